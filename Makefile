@@ -77,7 +77,7 @@ verify: ## the slower tests: the release binary, the console in a browser, the c
 kits: kit-python ## test the kits for scrapers: built, installed, and run with the real frameworks against the demo
 
 kit-python: ## the kit for Python alone
-	@.ci/need python3 venv chromium openssl
+	@.ci/need cargo cc python3 venv chromium openssl
 	@$(STAGE) kit-python .ci/kit-python
 
 bench: ## measure exitgate beside its peers in one run; benches/README.md says how to read the tables

@@ -72,6 +72,10 @@ def test_a_wrong_key(kit: str, kind: str, key: str | None, demo: Demo, site: Sit
     with pytest.raises(exitgate.KeyRefused):
         gateway.check_key()
     assert site.sources() == []
+    error: BaseException | None = refused.value
+    while error is not None:
+        assert "Basic " not in repr(error) + repr(vars(error))
+        error = error.__cause__ or error.__context__
 
 
 @pytest.mark.parametrize("key", [KEY, "wrong"], ids=["right", "wrong"])

@@ -62,20 +62,23 @@ class ExitMiddleware:
         while True:
             attempts.begin()
             self._set_proxy(request)
+            refusal: errors.GatewayError | None = None
             try:
                 response: aiohttp.ClientResponse = await handler(request)
             except aiohttp.ClientHttpProxyError as problem:
-                error = errors.of_status(problem.status, problem.message, problem.headers)
-                await asyncio.sleep(_wait(attempts, error, False, problem))
-                continue
+                refusal = errors.of_status(problem.status, problem.message, problem.headers)
             except aiohttp.ClientProxyConnectionError as problem:
                 raise errors.Unreachable(str(problem)) from problem
             finally:
                 request.headers.pop("Proxy-Authorization", None)
+            if refusal is not None:
+                # Outside of `except`, because aiohttp's error holds the key, and would be the context of this one.
+                await asyncio.sleep(attempts.wait_after(refusal, sent=False))
+                continue
             if errors.is_own(response.headers):
                 own = errors.of_status(response.status, response.reason or "", response.headers)
                 response.release()
-                await asyncio.sleep(_wait(attempts, own, True, None))
+                await asyncio.sleep(attempts.wait_after(own, sent=True))
                 continue
             outcome = await self._outcome(response)
             if outcome is None:
@@ -104,13 +107,6 @@ class ExitMiddleware:
 
 def _repeatable(body: Any) -> bool:
     return body is None or isinstance(body, (bytes, aiohttp.BytesPayload))
-
-
-def _wait(attempts: Attempts, error: errors.ExitgateError, sent: bool, cause: BaseException | None) -> float:
-    try:
-        return attempts.wait_after(error, sent=sent)
-    except errors.ExitgateError as last:
-        raise last from cause
 
 
 def client(
