@@ -8,10 +8,11 @@ import random
 import zoneinfo
 
 import pytest
-from conftest import Site
+from conftest import Scripted, Site
 
 import exitgate
 from exitgate import Gateway, identity, username
+from exitgate._attempts import Attempts, Policy
 from exitgate.demo import EXITS, Demo
 from exitgate.errors import of_failed_tunnel
 from exitgate.identity import IDENTITIES
@@ -173,3 +174,16 @@ def test_messages_of_libraries_about_refused_tunnels(text: str) -> None:
 def test_messages_about_something_else() -> None:
     assert of_failed_tunnel("Cannot connect to proxy 1.2.3.4:502") is None and of_failed_tunnel("") is None
     assert type(of_failed_tunnel("0x03: Network unreachable")) is exitgate.NoExit
+
+
+def test_a_report_that_fails_does_not_hide_the_answer(scripted: Scripted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise exitgate.Unreachable("gone")
+
+    monkeypatch.setattr(scripted.gateway, "report", unreachable)
+    monkeypatch.setattr(scripted.gateway, "exit", lambda *_, **__: {"id": "A", "ip": "192.0.2.7", "country": "US"})
+    attempts = Attempts(scripted.gateway.session("us"), Policy(), "GET")
+    attempts.begin()
+    attempts.report("shop.example", "status 403")
+    assert attempts.exits == [] and "could not be reported: gone" in caplog.text
+    assert attempts.after_refusal("shop.example", "status 403", 403, None)

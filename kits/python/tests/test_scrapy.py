@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import difflib
+import functools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -22,12 +26,20 @@ from exitgate.demo import Demo
 PAGE = "https://check.torproject.org/api/ip"
 
 
+@functools.cache
+def template() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="exitgate-scrapy-"))
+    atexit.register(shutil.rmtree, folder)
+    run_python("-m", "scrapy", "startproject", "shop", cwd=folder)
+    return folder / "shop"
+
+
 class Project:
     """A Scrapy project as `startproject` makes it, with the add-on."""
 
     def __init__(self, folder: Path, demo: Demo) -> None:
-        run_python("-m", "scrapy", "startproject", "shop", cwd=folder)
         self.folder, self.demo = folder / "shop", demo
+        shutil.copytree(template(), self.folder)
         self.settings, self.spiders = self.folder / "shop/settings.py", self.folder / "shop/spiders"
         self.log = ""
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import Denied, ExitFailed, ExitgateError, GatewayError, KeyRefused, LimitReached, NoExit, SiteRefused, TimedOut
 from .session import Session
+
+logger = logging.getLogger("exitgate")
 
 REFUSED_STATUSES = (403, 429)
 TRIES = 3
@@ -92,7 +95,11 @@ class Attempts:
         """Reports the exit of this attempt, and takes another one. Sends requests to the gateway and waits for them."""
         if self.session.strict:
             return
-        exit = self.session.report(site, outcome=outcome, name=self.name)
+        try:
+            exit = self.session.report(site, outcome=outcome, name=self.name)
+        except ExitgateError as error:
+            exit = None  # the site's answer is worth more than the report
+            logger.warning("the refusal by %s could not be reported: %s", site, error)
         if exit is not None:
             self.exits.append(exit["ip"] or exit["id"])
         self.session.renew(self.name)
