@@ -68,11 +68,18 @@ verify: ## the slower tests: the release binary, the console in a browser, the c
 	@$(STAGE) browser .ci/browser
 	@$(STAGE) grafana .ci/grafana
 	@$(STAGE) recipes .ci/recipes
+	@$(MAKE) --no-print-directory kits
 	@$(STAGE) actions .ci/actions
 	@$(STAGE) siege   env EXITGATE_BIN=$(TARGET)/release/exitgate .ci/cargo-test --test e2e siege::
 	@$(STAGE) soak    $(MAKE) --no-print-directory soak MINUTES=5
 	@$(STAGE) simnet  $(MAKE) --no-print-directory simnet-verify
 	@$(STAGE) report
+
+kits: kit-python ## test the kits for scrapers: built, installed, and run with the real frameworks against the demo
+
+kit-python: ## the kit for Python alone
+	@.ci/need cargo cc python3 venv chromium openssl
+	@$(STAGE) kit-python .ci/kit-python
 
 bench: ## measure exitgate beside its peers in one run; benches/README.md says how to read the tables
 	@.ci/need cargo cc
@@ -125,4 +132,4 @@ fmt: ## format everything
 clean-state: ## delete the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run install test demo verify bench bench-api bench-pieces bench-engine bench-public bench-scale soak simnet simnet-verify fmt clean-state
+.PHONY: help run install test demo verify kits kit-python bench bench-api bench-pieces bench-engine bench-public bench-scale soak simnet simnet-verify fmt clean-state
