@@ -67,6 +67,7 @@ verify: ## the slower tests: the release binary, the console in a browser, the c
 	@$(STAGE) browser .ci/browser
 	@$(STAGE) grafana .ci/grafana
 	@$(STAGE) recipes .ci/recipes
+	@$(MAKE) --no-print-directory kits
 	@$(STAGE) actions .ci/actions
 	@$(STAGE) siege   env EXITGATE_BIN=$(TARGET)/release/exitgate .ci/cargo-test --test e2e siege::
 	@$(STAGE) soak    $(MAKE) --no-print-directory soak MINUTES=5
@@ -117,6 +118,13 @@ simnet: ## the shipped gateway on a simulated public network: all scenarios, or 
 
 simnet-verify: ## the scenarios of it that `make verify` runs
 	@$(MAKE) --no-print-directory simnet SIMNET=--verify
+
+kit-node: ## the kit for Node alone: built, installed, and run with the real frameworks against the demo
+	@.ci/need node npm chromium
+	@$(STAGE) kit-node .ci/kit-node
+
+kits: kit-node
+.PHONY: kits kit-node
 
 fmt: ## format everything
 	cargo fmt --all
