@@ -1,6 +1,7 @@
 // The gateway as a program sees it: one object that knows the proxy port, the API and the secrets.
 import http from "node:http";
 import https from "node:https";
+import net from "node:net";
 import type { ConnectionOptions } from "node:tls";
 import { inspect } from "node:util";
 import type { Exit, Explanation, Readiness } from "./answers.js";
@@ -246,7 +247,8 @@ export class Gateway {
         reject(new Unreachable({ reason: `the gateway at ${this.address} ${limit.aborted ? `did not answer in ${this.timeout} ms` : `cannot be reached: ${cause.message}`}`, cause }));
       };
       const request = (secure ? https : http).request({
-        ...(secure ? { servername: "", ...this.#tls } : {}),
+        // Node would take the name for TLS from the field Host, which is exit.gate.
+        ...(secure ? { servername: net.isIP(proxy.host) ? "" : proxy.host, ...this.#tls } : {}),
         host: proxy.host,
         port: proxy.port,
         method,

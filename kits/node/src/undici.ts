@@ -206,7 +206,7 @@ export type Fetch = ((input: RequestInfo, init?: RequestInit) => Promise<Respons
 
 /**
  * A `fetch` that goes through the gateway. When a site refuses an exit, it reports this to the gateway and tries again by another exit. It
- * repeats a request that the gateway could not carry out. A body that can be read only once is sent only once.
+ * repeats a request that the gateway could not carry out, and a GET whose connection broke. A body that can be read only once is sent only once.
  */
 export function createFetch(gateway: Gateway, options: FetchOptions = {}): Fetch {
   const { tries = 3, refused = [403, 429], waitMax = 10_000 } = options;
@@ -217,6 +217,8 @@ export function createFetch(gateway: Gateway, options: FetchOptions = {}): Fetch
   const send = async (input: RequestInfo, init: RequestInit = {}): Promise<Response> => {
     const signal = init.signal ?? (typeof input === "object" && "signal" in input ? input.signal : undefined);
     const once = isStream(init.body) || (typeof input === "object" && "body" in input && input.body !== null);
+    // A request that reached the site may be sent again only if it changes nothing there.
+    const safe = /^(GET|HEAD|OPTIONS)$/i.test(init.method ?? (typeof input === "object" && "method" in input ? input.method : "GET"));
     const exits: string[] = [];
     for (let attempt = 1; ; attempt++) {
       const last = once || attempt >= tries;
@@ -225,14 +227,16 @@ export function createFetch(gateway: Gateway, options: FetchOptions = {}): Fetch
         answer = await undiciFetch(input, { ...init, dispatcher: through });
       } catch (error) {
         const failure = ofGateway(error);
-        if (!failure || last || !failure.retry) throw failure ?? error;
-        await pause(Math.min((failure.retryAfter ?? 0.25 * 2 ** (attempt - 1)) * 1000, waitMax), signal as AbortSignal);
+        const again = failure ? failure.retry : safe && isBroken(error);
+        if (last || !again || signal?.aborted) throw failure ?? error;
+        if (!failure) through.retire(addressOf(input));
+        await pause(Math.min((failure?.retryAfter ?? 0.25 * 2 ** (attempt - 1)) * 1000, waitMax), signal as AbortSignal);
         continue;
       }
       if (!(await isRefused(answer))) return answer;
       const used = exit(answer);
       exits.push(used?.ip ?? used?.id ?? "unknown");
-      const at = answer.url || String(typeof input === "object" && "url" in input ? input.url : input);
+      const at = answer.url || addressOf(input);
       await report(gateway, at, selector, { session, strict, ttl, exit: used?.id, outcome: `status ${answer.status}`, signal: signal as AbortSignal });
       // An open connection would go on through the refused exit.
       through.retire(at);
@@ -259,6 +263,18 @@ async function report(gateway: Gateway, site: string, selector: string | undefin
 function ofGateway(error: unknown): ExitgateError | undefined {
   for (let cause = error; cause instanceof Error; cause = cause.cause) if (cause instanceof ExitgateError) return cause;
   return undefined;
+}
+
+/** Whether the connection broke after it was open. */
+function isBroken(error: unknown): boolean {
+  for (let cause = error; cause instanceof Error; cause = cause.cause) if (BROKEN.has(String((cause as NodeJS.ErrnoException).code))) return true;
+  return false;
+}
+
+const BROKEN = new Set(["UND_ERR_SOCKET", "ECONNRESET", "EPIPE", "UND_ERR_HEADERS_TIMEOUT"]);
+
+function addressOf(input: RequestInfo): string {
+  return String(typeof input === "object" && "url" in input ? input.url : input);
 }
 
 function isStream(body: unknown): boolean {

@@ -1,11 +1,14 @@
 // The gateway object: usernames, exit.gate, the API, errors, and secrets.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { once } from "node:events";
 import { after, before, describe, it } from "node:test";
 import { inspect } from "node:util";
 import { ApiError, BadRequest, BadSelector, Denied, Gateway, KeyRefused, LimitReached, NoExit, NotFound, NotReady, TargetFailed, TokenRefused, Unreachable, identity } from "exitgate";
-import { ADDRESS, KEYED_API, KEYED_KEY, KEYED_PROXY, KEYED_TOKEN, SLOW_KEY, rejects, site } from "./site.js";
+import { createFetch, dispatcher } from "exitgate/undici";
+import { fetch as undiciFetch } from "undici";
+import { ADDRESS, KEYED_API, KEYED_CA, KEYED_KEY, KEYED_PROXY, KEYED_TOKEN, SLOW_KEY, rejects, site } from "./site.js";
 
 const gateway = new Gateway();
 
@@ -177,6 +180,25 @@ describe("a gateway with a key, a limit and a token", () => {
     await rejects(keyed.tunnel("127.97.0.20", 25, "any-source-direct"), Denied, { code: "denied", status: 403, retry: false });
     await rejects(keyed.tunnel("127.97.0.20", 8001, "any-source-direct"), TargetFailed, { code: "target_failed", status: 502, retry: false });
     await rejects(keyed.tunnel("127.97.0.20", 8000, "us"), NoExit, { status: 503 });
+  });
+
+  it("takes TLS, and checks the gateway's certificate", async () => {
+    const proxy = KEYED_PROXY.replace("http", "https");
+    const secure = new Gateway({ proxy, key: KEYED_KEY, tls: { ca: readFileSync(KEYED_CA) } });
+    await secure.checkKey();
+    (await secure.tunnel("127.97.0.20", 8000, "any-source-direct")).socket.destroy();
+    const fetch = createFetch(secure, { selector: "any-source-direct" });
+    assert.equal((await fetch(shop.url)).status, 200);
+    await fetch.close();
+    await rejects(secure.tunnel("127.97.0.20", 8001, "any-source-direct"), TargetFailed);
+    const bridge = await secure.bridge("any-source-direct");
+    const through = dispatcher(new Gateway({ proxy: bridge.url }));
+    assert.equal((await undiciFetch(shop.url, { dispatcher: through })).status, 200);
+    await through.close();
+    await secure.close();
+    const other = new Gateway({ proxy, key: KEYED_KEY });
+    await rejects(other.checkKey(), Unreachable, { reason: /certificate/ });
+    await rejects(other.tunnel("127.97.0.20", 8000), Unreachable, { reason: /certificate/ });
   });
 
   it("shows no secret", async () => {

@@ -3,7 +3,7 @@
 //
 // The demo is the shipped gateway with a simulated Tor network and a fake web. The second gateway has a key, a limit and a token; it has no Tor, so
 // its requests leave from this machine. No packet leaves this machine.
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -54,12 +54,16 @@ try {
     // The sites of the tests are on this machine, where targets are refused by default.
     EXITGATE__GATEWAY__ALLOW_PRIVATE_TARGETS: "true",
   });
+  const [certificate, secret] = ["cert.pem", "key.pem"].map((name) => path.join(folder, name));
+  execFileSync("openssl", ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=gateway",
+    "-addext", `subjectAltName=IP:${KEYED}`, "-keyout", secret, "-out", certificate], { stdio: "pipe" });
   const config = path.join(folder, "exitgate.toml");
   await writeFile(config, `data_dir = ${JSON.stringify(path.join(folder, "data"))}
 gateway.listen = "${KEYED}:1080"
 gateway.allow_private_targets = true
 gateway.allow_direct = true
 gateway.keys = [{ name = "team", key = "${KEY}" }, { name = "slow", key = "${SLOW_KEY}", limits = { per_second = 1 } }]
+gateway.tls = { cert = ${JSON.stringify(certificate)}, key = ${JSON.stringify(secret)} }
 api.listen = "${KEYED}:8080"
 api.token = "${TOKEN}"
 tor.enabled = false
@@ -92,6 +96,7 @@ lifecycle.drain = "1s"
       KEYED_API: `http://${KEYED}:8080`,
       KEYED_KEY: KEY,
       SLOW_KEY,
+      KEYED_CA: certificate,
       KEYED_TOKEN: TOKEN,
       CRAWLEE_PERSIST_STORAGE: "false",
       CRAWLEE_STORAGE_DIR: path.join(folder, "storage"),

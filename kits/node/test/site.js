@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 
 export const ADDRESS = /^127\.\d+\.\d+\.\d+$/;
-export const { PAGE, SECURE_PAGE, KEYED_PROXY, KEYED_API, KEYED_KEY, KEYED_TOKEN, SLOW_KEY } = process.env;
+export const { PAGE, SECURE_PAGE, KEYED_PROXY, KEYED_API, KEYED_KEY, KEYED_CA, KEYED_TOKEN, SLOW_KEY } = process.env;
 
 // The site's own address: the gateway keeps bans for each site.
 export async function site(ip) {
@@ -16,6 +16,8 @@ export async function site(ip) {
     const bytes = [];
     request.on("data", (part) => bytes.push(part)).on("end", () => {
       if (request.url === "/hang") return;
+      // The connection breaks at the first request.
+      if (request.url === "/break" && visits.filter((visit) => visit.url === "/break").length === 1) return request.socket.destroy();
       if (refused.has(from) || refused.has("all")) return answer.writeHead(403, { "content-type": "text/html" }).end("<p>blocked</p>");
       answer.setHeader("content-type", "text/html; charset=utf-8");
       answer.end(request.method === "GET" ? `<p>${from}</p>` : Buffer.concat(bytes));

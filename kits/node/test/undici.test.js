@@ -152,6 +152,17 @@ describe("createFetch", () => {
     await other.close();
   });
 
+  it("sends a GET again when its connection broke, and a POST only once", async () => {
+    for (const [ip, method, visits] of [["127.97.0.36", "GET", 2], ["127.97.0.37", "POST", 1]]) {
+      const fragile = await site(ip);
+      const sent = fetcher(gateway, { selector: "nonus" })(`${fragile.url}/break`, { method });
+      if (method === "GET") assert.equal((await sent).status, 200);
+      else await assert.rejects(sent, TypeError);
+      assert.equal(fragile.visits.length, visits);
+      await fragile.close();
+    }
+  });
+
   it("can be aborted while it waits", async () => {
     const abort = new AbortController();
     const waiting = fetcher(gateway, { selector: "jp", tries: 9 })(PAGE, { signal: abort.signal });
