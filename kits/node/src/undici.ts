@@ -205,8 +205,8 @@ export type Fetch = ((input: RequestInfo, init?: RequestInit) => Promise<Respons
 };
 
 /**
- * A `fetch` that goes through the gateway. When a site refuses an exit, it reports this to the gateway and tries again by another exit. It
- * repeats a request that the gateway could not carry out, and a GET whose connection broke. A body that can be read only once is sent only once.
+ * A `fetch` that goes through the gateway. When a site refuses an exit, it reports this to the gateway, and sends a GET again by another exit. It
+ * repeats a request that the gateway could not carry out, and a GET whose connection broke. A POST that reached the site is not sent again.
  */
 export function createFetch(gateway: Gateway, options: FetchOptions = {}): Fetch {
   const { tries = 3, refused = [403, 429], waitMax = 10_000 } = options;
@@ -240,7 +240,7 @@ export function createFetch(gateway: Gateway, options: FetchOptions = {}): Fetch
       await report(gateway, at, selector, { session, strict, ttl, exit: used?.id, outcome: `status ${answer.status}`, signal: signal as AbortSignal });
       // An open connection would go on through the refused exit.
       through.retire(at);
-      if (last) {
+      if (last || !safe) {
         const site = hostOf(at);
         throw new SiteRefused({ reason: `${site} refused ${exits.length} ${exits.length === 1 ? "exit" : "exits"} with status ${answer.status}: ${exits.join(", ")}`, status: answer.status, response: answer, exits });
       }
