@@ -126,6 +126,13 @@ simnet: ## the shipped gateway on a simulated public network: all scenarios, or 
 simnet-verify: ## the scenarios of it that `make verify` runs
 	@$(MAKE) --no-print-directory simnet SIMNET=--verify
 
+kit-node: ## the kit for Node alone: built, installed, and run with the real frameworks against the demo
+	@.ci/need node npm chromium openssl
+	@$(STAGE) kit-node .ci/kit-node
+
+kits: kit-node
+.PHONY: kits kit-node
+
 fmt: ## format everything
 	cargo fmt --all
 
