@@ -83,7 +83,7 @@ fn catalog() -> Catalog {
             asn: Some(64_500 + n % 300),
             policy: policy(n).parse().expect("a policy"),
             // Many small exits and few large ones, as in the public network.
-            weight: 300 << (n.wrapping_mul(2_654_435_761) >> 20) % 10,
+            weight: 300 << ((n.wrapping_mul(2_654_435_761) >> 20) % 10),
             flags: Flags { running: true, stable: true, fast: true, bad_exit: false },
             ..Listing::new(exit(n))
         });

@@ -67,6 +67,7 @@ fn listing(n: u8, country: Country) -> Listing {
         policy_v6: PortPolicy::reject_all(),
         flags: Flags { running: true, stable: true, fast: true, bad_exit: false },
         weight: 1,
+        unlisted: None,
         public: None,
     }
 }

@@ -120,7 +120,7 @@ impl Weights {
     fn any<R: Rng + ?Sized>(&self, rng: &mut R) -> Slot {
         let random = rng.random::<u64>();
         // The upper half chooses the entry, the lower half chooses between its two slots.
-        let at = (random >> 32) * self.table.len() as u64 >> 32;
+        let at = ((random >> 32) * self.table.len() as u64) >> 32;
         let Alias { own, other } = self.table[at as usize];
         Slot(if (random as u32) < own { at as u32 } else { other })
     }
