@@ -96,7 +96,7 @@ pub enum Rank {
 /// How many circuits to one exit are wanted, and how long these circuits are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WantedExit {
-    /// The number of circuits to keep ready in addition to those in use. 0 for an exit of a pool that needs none.
+    /// The number of circuits to keep ready in addition to those in use.
     pub spares: u8,
     /// How much the spares matter. If not all wanted spares can be kept, those of the highest rank are.
     pub rank: Rank,

@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::exit::capacity;
 use crate::exit::catalog::Bits;
 use crate::exit::country::Country;
 use crate::exit::{Catalog, Exit, ExitId, Moment, Slot, Source};
@@ -56,7 +57,7 @@ impl Order {
     /// Draws an order in which exits with more capacity tend to come first. The same `seed` gives the same order.
     pub fn new(catalog: &Catalog, seed: u64, can_test: impl Fn(&Exit) -> bool) -> Self {
         let exits = catalog.alive().iter().filter_map(|slot| catalog.at(slot)).filter(|exit| can_test(exit));
-        let mut drawn: Vec<_> = exits.map(|exit| (key(exit, seed), exit.slot())).collect();
+        let mut drawn: Vec<_> = exits.map(|exit| (capacity::rank(seed, exit), exit.slot())).collect();
         drawn.sort_unstable_by(|(one, _), (other, _)| one.total_cmp(other));
         let testable = drawn.iter().map(|(_, slot)| *slot).collect();
         Self { slots: drawn.into_iter().map(|(_, slot)| slot).collect(), testable }
@@ -80,13 +81,6 @@ impl Order {
         first.sort_by_key(|(size, _)| *size);
         first.into_iter().zip(1..).map(|((_, id), place)| (id, place)).collect()
     }
-}
-
-/// Returns the key of an exit in the weighted draw of Efraimidis and Spirakis. The smallest key comes first.
-fn key(exit: &Exit, seed: u64) -> f64 {
-    let mixed = crate::route::balance::stir(seed, exit.seed());
-    let uniform = ((mixed >> 11) as f64 + 1.0) / ((1u64 << 53) as f64 + 1.0);
-    -uniform.ln() / f64::from(exit.listing().weight.max(1))
 }
 
 /// What [`wanted`] knows besides the snapshot.

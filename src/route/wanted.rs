@@ -8,8 +8,7 @@
 //!   exits it did not use
 //! - the first member of the pool, or the pin, of a new named route, so the first connection need not wait
 //!
-//! Nothing else does, so a gateway that nobody uses builds no circuits. `tor/spares.rs` bounds the sum. Other members of
-//! pools are listed with 0 spare circuits, because the tester of exits reads the list, too.
+//! Nothing else does, so a gateway that nobody uses builds no circuits. `tor/spares.rs` bounds the sum.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,9 +29,6 @@ const LATELY: Duration = Duration::from_secs(600);
 /// engine delays nobody. `tor.spare_circuits` scales this number.
 pub const SPARES: u8 = 2;
 
-/// The number of exits of an unused named route that are listed. Not tuned.
-const READY: usize = 2;
-
 /// The largest number of spare circuits to one exit, however many routes use the exit. Not tuned.
 const MOST: u8 = 4;
 
@@ -47,7 +43,7 @@ pub fn wanted(view: View<'_>, memory: &Memory, now: Moment) -> WantedExits {
         // The one exit of a strict route is its pin, which is not always in the pool.
         let pooled = entry.route.selector.mode != Mode::Strict;
         let new = pooled && lately(entry.route.created);
-        let how = PoolUse { used: used && pooled, new, listed: if used { usize::MAX } else { READY } };
+        let how = PoolUse { used: used && pooled, new };
         look.add_pool(exits, &entry.pool, &entry.route.policy, how);
     }
     // The scope of a route that a username narrows is `route:selector`.
@@ -55,7 +51,7 @@ pub fn wanted(view: View<'_>, memory: &Memory, now: Moment) -> WantedExits {
     for route in memory.implicit().list() {
         let own = route_of(route.scope()).and_then(|entry| entry.route.own_engine());
         let used = lately(route.used());
-        let how = PoolUse { used, new: false, listed: if used { usize::MAX } else { 0 } };
+        let how = PoolUse { used, new: false };
         look.add_pool(wanted.of(own), &route.pool(), route.policy(), how);
     }
     for pin in memory.pins().list(now) {
@@ -95,14 +91,12 @@ struct PoolUse {
     used: bool,
     /// True if the route is new and named.
     new: bool,
-    /// The number of members to list.
-    listed: usize,
 }
 
 impl Look<'_> {
     /// Adds the circuits of one pool.
-    fn add_pool(&self, exits: &mut Exits, pool: &Pool, policy: &Policy, PoolUse { used, new, listed }: PoolUse) {
-        for (at, member) in pool.members().iter().enumerate().take(listed) {
+    fn add_pool(&self, exits: &mut Exits, pool: &Pool, policy: &Policy, PoolUse { used, new }: PoolUse) {
+        for (at, member) in pool.members().iter().enumerate() {
             let exit = member.exit(self.catalog).filter(|_| used);
             let (spares, rank) = match exit.is_some_and(|exit| exit.load().carried_within(LATELY, self.now)) {
                 true => (SPARES, Rank::Used),
@@ -118,6 +112,9 @@ impl Look<'_> {
 /// is kept, because it is good for both.
 fn add(exits: &mut Exits, exit: &ExitId, want: WantedExit) {
     let ExitId::Tor(relay) = exit else { return };
+    if want.spares == 0 {
+        return;
+    }
     let wanted = exits.entry(*relay).or_insert(WantedExit { spares: 0, ..want });
     wanted.spares = (wanted.spares + want.spares).min(MOST);
     wanted.rank = wanted.rank.max(want.rank);
@@ -134,7 +131,7 @@ mod tests {
     fn spares(world: &World) -> BTreeMap<u16, (u8, Rank)> {
         let wanted = wanted(world.view(), &world.memory, world.now);
         let of = |(relay, exit): (Fingerprint, WantedExit)| (number(&ExitId::Tor(relay)), (exit.spares, exit.rank));
-        wanted.exits.into_iter().map(of).filter(|(_, (spares, _))| *spares > 0).collect()
+        wanted.exits.into_iter().map(of).collect()
     }
 
     /// A connection of this username opens a stream through its exit.
@@ -191,16 +188,15 @@ mod tests {
     }
 
     #[test]
-    fn members_that_need_no_circuit_are_listed_for_the_tester() {
+    fn members_that_carried_nothing_lately_get_no_circuit() {
         let mut world = World::new(&["US"; 8]);
         world.route("shop", "us", Policy { pool: 4, ..Policy::default() });
         world.pass(LATELY);
-        let listed = |world: &World| wanted(world.view(), &world.memory, world.now).every_exit().count();
-        assert_eq!((listed(&world), spares(&world).len()), (READY, 0));
+        assert!(wanted(world.view(), &world.memory, world.now).exits.is_empty());
         world.first("shop");
-        assert_eq!((listed(&world), spares(&world).len()), (4, 1));
+        assert_eq!(spares(&world).len(), 1);
         world.pass(LATELY);
-        assert_eq!(listed(&world), READY);
+        assert!(wanted(world.view(), &world.memory, world.now).exits.is_empty());
     }
 
     #[test]

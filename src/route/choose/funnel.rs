@@ -4,18 +4,14 @@
 //! For every condition the catalog keeps a set of exits. So to refuse a connection takes little more time than to
 //! choose an exit. This matters because scrapers repeat requests that were refused.
 
-use std::cmp::Reverse;
 use std::sync::Arc;
 
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
-
-use super::super::balance::stir;
 use super::super::ban::Site;
 use super::super::pool::picked;
 use super::super::refusal::{Funnel, Refusal, Step, Why};
 use super::super::selector::Mode;
 use super::Chooser;
+use crate::exit::capacity::stir;
 use crate::exit::catalog::{Bits, Filter};
 use crate::exit::country::CountrySet;
 use crate::exit::{Exit, ExitId, Source};
@@ -24,8 +20,8 @@ use crate::exit::{Exit, ExitId, Source};
 /// tuned: the first good exit ends the wait, and among four exits one is quick.
 const WORTH_A_CHECK: usize = 4;
 
-/// The number of unchecked exits of which those with the most capacity are listed. Not tuned: four of 64 are among the
-/// largest, but are not always the same four.
+/// The number of unchecked exits from which those with different addresses are listed. Not tuned: up to seven relays
+/// share an address.
 const COMPARED: usize = 64;
 
 impl Chooser<'_> {
@@ -72,15 +68,13 @@ impl Chooser<'_> {
         (Funnel { steps: counter.steps }, untested)
     }
 
-    /// Returns a few of these exits, with much capacity, and each with another address.
+    /// Returns a few of these exits, drawn by capacity, and each with another address.
     fn worth_a_check(&self, exits: &Bits) -> Vec<ExitId> {
         // The same request lists the same exits for a while, so that repeated requests wait for the same checks.
         let minute = self.ask.now.0 / 60_000_000;
-        let sample = exits.sample(COMPARED, &mut SmallRng::seed_from_u64(stir(self.holder.seed(), minute)));
-        let mut sample: Vec<_> = sample.into_iter().filter_map(|slot| self.view.catalog.at(slot)).collect();
-        sample.sort_by_key(|exit| Reverse(exit.listing().weight));
+        let first = self.view.catalog.first(exits, stir(self.holder.seed(), minute), COMPARED);
         let mut listed: Vec<&Arc<Exit>> = Vec::new();
-        for exit in sample {
+        for exit in first.into_iter().filter_map(|(_, slot)| self.view.catalog.at(slot)) {
             let address = |exit: &Exit| exit.listing().announced.first().copied();
             let is_new = address(exit).is_none() || listed.iter().all(|other| address(other) != address(exit));
             if is_new && listed.len() < WORTH_A_CHECK {

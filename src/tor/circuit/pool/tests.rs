@@ -460,7 +460,7 @@ fn a_build_that_hangs_blames_the_last_relay_that_may_be_silent() {
         (2, false, LeaseFault::FirstHop),
     ] {
         let mut bed = Bed::new(Limits { burst: 1, rate: 0.02, ..LIMITS });
-        let LeaseAnswer::Wait(waiter) = bed.pool.ask(key(1), iso(1), bed.now) else { panic!("there is no circuit") };
+        let LeaseAnswer::Wait(waiter) = bed.ask(1, 1) else { panic!("there is no circuit") };
         for attempt in 1..=ATTEMPTS {
             let build = loop {
                 match bed.builds()[..] {
