@@ -124,8 +124,15 @@ impl Evaluator {
     }
 
     /// Returns true if one host, but not yet a second one, shows that the exit tampers.
-    pub(super) fn is_suspect(&self, exit: &ExitId, now: Moment) -> bool {
+    fn is_suspect(&self, exit: &ExitId, now: Moment) -> bool {
         self.evidence.is_against(exit, now)
+    }
+
+    /// Returns true if the check of this exit must fetch every canary: the true page of one is not known yet, an exit may
+    /// be condemned for one, or this exit is a suspect.
+    pub(super) fn needs_all_canaries(&self, exit: &ExitId, now: Moment) -> bool {
+        let is_open = |canary: &TamperCheck| canary.truth().is_none() || canary.pending.is_undecided();
+        self.is_suspect(exit, now) || self.canaries.iter().any(is_open)
     }
 
     /// Records the answer of a site. Returns `None` if the answer says nothing about the exit.

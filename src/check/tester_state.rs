@@ -134,8 +134,8 @@ impl TesterState {
             .filter(|canary| exit.allows(self.settings.canaries[*canary].target.port, false))
             .collect();
         // One canary is enough to notice an exit that tampers. All of them show whether it really does.
-        let suspect = self.evaluator.is_suspect(exit.id(), now);
-        let chosen = if suspect { canaries } else { canaries.choose(rng).copied().into_iter().collect() };
+        let all = self.evaluator.needs_all_canaries(exit.id(), now);
+        let chosen = if all { canaries } else { canaries.choose(rng).copied().into_iter().collect() };
         let canaries = chosen.into_iter().map(|canary| (canary, self.evaluator.truth(canary))).collect();
         let extra = self.results.extra(exit.id());
         Job { exit: exit.id().clone(), echoes, repeats: self.evaluator.repeats(), canaries, sites, extra }

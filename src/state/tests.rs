@@ -310,8 +310,10 @@ async fn bans_and_condemned_exits_are_announced_once() {
         state.apply(ban()).await.unwrap();
     }
     let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).map(|event| event.to_string()).collect();
-    let want =
-        [format!("{} is never used again: it changes pages", id(1)), format!("shop.test refuses {}: reported", id(2))];
+    let want = [
+        format!("{} is condemned and not used for two weeks: it changes pages", id(1)),
+        format!("shop.test refuses {}: reported", id(2)),
+    ];
     assert_eq!(told, want);
 }
 
