@@ -11,6 +11,7 @@ use crate::route::memory::Bounds;
 use crate::route::selector::{RouteName, Selector};
 use crate::route::table::{Origin, Route};
 use crate::store::Options;
+use crate::store::testing::WriteLock;
 
 fn id(n: u8) -> ExitId {
     ExitId::Tor(Fingerprint([n; 20]))
@@ -109,14 +110,26 @@ async fn routes_of_one_configuration_may_exchange_ports() {
 #[tokio::test]
 async fn an_update_makes_an_exit_usable_and_its_route_wants_it() {
     let (state, _wished) = state(None);
-    let (mut revisions, wanted) = (state.revisions(), state.wanted());
+    let mut revisions = state.revisions();
+    let pool = || {
+        state
+            .load()
+            .routes
+            .get("a")
+            .unwrap()
+            .pool
+            .members()
+            .iter()
+            .map(|member| member.id().clone())
+            .collect::<Vec<_>>()
+    };
     state.apply(configured([route("a", None)])).await.unwrap();
     state.apply(listed(&[1])).await.unwrap();
-    assert!(wanted.borrow().exits.is_empty(), "it was not checked");
+    assert_eq!(pool(), [], "it was not checked");
     revisions.mark_unchanged();
     state.apply(Change::ExitUpdates(vec![update(1, |known| known.verdict = Verdict::Good)])).await.unwrap();
     assert!(revisions.has_changed().unwrap(), "requests that wait for a first check are woken");
-    assert_eq!(wanted.borrow().exits.keys().map(|exit| ExitId::Tor(*exit)).collect::<Vec<_>>(), [id(1)]);
+    assert_eq!(pool(), [id(1)]);
 }
 
 #[tokio::test]
@@ -325,8 +338,7 @@ async fn a_disk_that_hangs_stops_no_verdict_and_no_later_change() {
     let (state, _wishes) = state(Some(store.clone()));
     state.apply(listed(&[1])).await.unwrap();
     state.apply(made("before", 20_001)).await.unwrap();
-    let other = rusqlite::Connection::open(&path).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap(); // the store waits for this lock
+    let lock = WriteLock::take(&path);
     tokio::time::pause(); // deadlines pass as soon as nothing else happens
     let good = Change::ExitUpdates(vec![update(1, |known| known.verdict = Verdict::Good)]);
     let (created, checked) = tokio::join!(state.apply(made("refused", 20_002)), state.apply(good));
@@ -335,7 +347,7 @@ async fn a_disk_that_hangs_stops_no_verdict_and_no_later_change() {
     assert!(state.load().catalog.get(&id(1)).unwrap().known().verdict == Verdict::Good);
     assert_eq!(names(&state), [("before".to_owned(), Some(20_001))]);
     tokio::time::resume();
-    other.execute_batch("ROLLBACK").unwrap();
+    drop(lock);
     while state.apply(made("after", 20_003)).await.is_err() {
         tokio::task::yield_now().await; // until the store has its lock
     }

@@ -110,9 +110,10 @@ pub struct Doubt {
 
 impl Doubt {
     /// Makes the engine test whether the circuit is dead or hangs. In both cases the dials that wait on this circuit
-    /// get an error.
-    pub fn test(&self) {
-        self.engine.doubt(self.run, self.circuit);
+    /// get an error. Returns the time when the test was sent that shows whether the first relay answers. Such a test may
+    /// have been sent a moment ago. Returns `None` if there is none.
+    pub fn test(&self) -> Option<Instant> {
+        self.engine.doubt(self.run, self.circuit)
     }
 
     /// Registers one more stream on the same circuit. A dial probes the exit with this stream. Returns `None` if the

@@ -222,7 +222,7 @@ fn exits_with_more_capacity_tend_to_come_first() {
     let mut world = World::new(&[("US", 400)]);
     let mut edit = world.snapshot.catalog.edit();
     for n in 0..400 {
-        let weight = if n < 40 { 9000 } else { 100 };
+        let weight = if n < 40 { 200_000 } else { 1000 };
         edit.list(Listing { announced: vec![ip(n)], weight, ..Listing::new(id(n)) });
     }
     world.snapshot.catalog = edit.finish();
@@ -232,10 +232,10 @@ fn exits_with_more_capacity_tend_to_come_first() {
     };
     let large = |slots: &[Slot]| {
         let weight = |slot: &&Slot| world.snapshot.catalog.at(**slot).unwrap().listing().weight;
-        slots.iter().filter(|slot| weight(slot) == 9000).count()
+        slots.iter().filter(|slot| weight(slot) == 200_000).count()
     };
     let drawn: usize = (0..50).map(|seed| large(&first(seed))).sum();
-    // Large exits have 90.9 % of the capacity, and fewer of them are left after each draw.
+    // Large exits have 91 % of the capacity, and fewer of them are left after each draw.
     assert!((830..=940).contains(&drawn), "{drawn} of 1000");
     assert_ne!(first(1), first(2));
     assert_eq!(first(1), first(1));

@@ -100,16 +100,15 @@ impl Wait<'_> {
         let asked = OnceLock::new();
         let mut probing = pin!(async {
             sleep_until(limits.slow).await;
-            doubt.test();
-            asked.get_or_init(|| ());
+            asked.get_or_init(|| doubt.test());
             // The future of the probe is boxed because it is large, and most dials need no probe.
             Box::pin(exit_answers(doubt)).await;
         });
         let evidence = |exit_answered| Evidence {
             attached: attached.get().is_some(),
             exit_answered,
-            exit_silent: asked.get().map(|()| limits.slow.elapsed()),
-            first_hop_answered: doubt.first_hop_answered(limits.slow),
+            exit_silent: asked.get().map(|_| limits.slow.elapsed()),
+            first_hop_answered: asked.get().copied().flatten().map(|since| doubt.first_hop_answered(since)),
         };
         let (mut exit_answered, mut looked, mut end) = (false, false, limits.end);
         loop {

@@ -66,8 +66,9 @@ pub(super) struct Evidence {
     pub(super) exit_answered: bool,
     /// How long the exit has not answered the question. `None` if it was not asked.
     pub(super) exit_silent: Option<Duration>,
-    /// True if the first relay has answered after the tests began.
-    pub(super) first_hop_answered: bool,
+    /// True if the first relay has answered since it was tested. `None` if it was not tested, because too many tests were
+    /// under way.
+    pub(super) first_hop_answered: Option<bool>,
 }
 
 impl Evidence {
@@ -78,7 +79,7 @@ impl Evidence {
             Self { exit_answered: true, .. } => None,
             // tor answers each command within milliseconds, so this tor hangs.
             Self { attached: false, .. } => Some(EngineFault::Lost.into()),
-            Self { first_hop_answered: false, .. } => Some(EngineFault::FirstHop.into()),
+            Self { first_hop_answered: Some(false), .. } => Some(EngineFault::FirstHop.into()),
             _ => None,
         }
     }
@@ -96,7 +97,11 @@ impl Evidence {
         if !asked_in_vain {
             return DialError::Deadline;
         }
-        self.early().unwrap_or_else(|| ExitFault::Hung.into())
+        match self.early() {
+            Some(why) => why,
+            None if self.first_hop_answered == Some(true) => ExitFault::Hung.into(),
+            None => DialError::Deadline,
+        }
     }
 }
 
@@ -153,28 +158,30 @@ mod tests {
             attached: true,
             exit_answered: false,
             exit_silent: Some(limits.exit_answer),
-            first_hop_answered: true,
+            first_hop_answered: Some(true),
         };
         for (evidence, want) in [
             (silent, DialError::Exit(ExitFault::Hung)),
-            (Evidence { first_hop_answered: false, ..silent }, EngineFault::FirstHop.into()),
+            (Evidence { first_hop_answered: Some(false), ..silent }, EngineFault::FirstHop.into()),
             (Evidence { attached: false, ..silent }, EngineFault::Lost.into()),
-            (Evidence { attached: false, first_hop_answered: false, ..silent }, EngineFault::Lost.into()),
-            // The exit was asked too late, or never: nobody is blamed.
+            (Evidence { attached: false, first_hop_answered: Some(false), ..silent }, EngineFault::Lost.into()),
+            // The first relay was not tested, or the exit was asked too late, or never: nobody is blamed.
+            (Evidence { first_hop_answered: None, ..silent }, DialError::Deadline),
             (Evidence { exit_silent: Some(limits.exit_answer - SECOND), ..silent }, DialError::Deadline),
             (Evidence { exit_silent: None, ..silent }, DialError::Deadline),
             (Evidence { exit_silent: None, attached: false, ..silent }, DialError::Deadline),
             (Evidence { exit_answered: true, ..silent }, TargetFault::Timeout.into()),
-            (Evidence { exit_answered: true, first_hop_answered: false, ..silent }, TargetFault::Timeout.into()),
+            (Evidence { exit_answered: true, first_hop_answered: Some(false), ..silent }, TargetFault::Timeout.into()),
             (Evidence { exit_answered: true, exit_silent: None, ..silent }, TargetFault::Timeout.into()),
         ] {
             assert_eq!(evidence.fault(&connect, &limits), want, "{evidence:?}");
         }
         for (evidence, want) in [
             (silent, None),
-            (Evidence { first_hop_answered: false, ..silent }, Some(EngineFault::FirstHop.into())),
+            (Evidence { first_hop_answered: Some(false), ..silent }, Some(EngineFault::FirstHop.into())),
+            (Evidence { first_hop_answered: None, ..silent }, None),
             (Evidence { attached: false, ..silent }, Some(EngineFault::Lost.into())),
-            (Evidence { exit_answered: true, first_hop_answered: false, attached: false, ..silent }, None),
+            (Evidence { exit_answered: true, first_hop_answered: Some(false), attached: false, ..silent }, None),
         ] {
             assert_eq!(evidence.early(), want, "{evidence:?}");
         }

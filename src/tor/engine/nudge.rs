@@ -117,12 +117,12 @@ impl Nudges {
 }
 
 impl Engine {
-    /// Sends a nudge over the first link of a circuit on which a stream has waited long for its answer.
-    pub(in crate::tor) fn doubt(self: &Arc<Self>, run: u64, circuit: CircuitId) {
-        let link = self.act(|circuits, _| circuits.pool.link(circuit).filter(|_| circuits.run == run));
-        if let Some(link) = link {
-            self.nudge(link);
-        }
+    /// Sends a nudge over the first link of a circuit on which a stream has waited long for its answer. Returns when the
+    /// latest nudge over this link was sent: now, or a moment ago. Returns `None` if there is none.
+    pub(in crate::tor) fn doubt(self: &Arc<Self>, run: u64, circuit: CircuitId) -> Option<Instant> {
+        let link = self.act(|circuits, _| circuits.pool.link(circuit).filter(|_| circuits.run == run))?;
+        self.nudge(link);
+        self.act(|circuits, _| circuits.nudges.last.get(&link).copied())
     }
 
     /// Sends nudges over the links of circuits that use these relays. Called after some of those circuits were closed

@@ -1,13 +1,14 @@
 //! Faults on the way, and who is blamed for them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use exitgate::dial::tor::{Options, Way, dial, resolve};
 use exitgate::dial::{DialError, ExitFault, TargetFault};
 use exitgate::exit::Fingerprint;
 use exitgate_testnet::web::{HANG_PORT, REFUSED_PORT};
-use tokio::time::Instant;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, timeout};
 
 use super::rig::{deadline, fingerprint, target};
 use super::*;
@@ -99,15 +100,27 @@ async fn a_relay_that_hangs_is_gone_around(backend: Backend) {
 /// How long exit and target may take. The shipped limit is four times as long.
 const ANSWER: Duration = Duration::from_secs(3);
 
+/// A port whose machine answers nothing: its queue of connections is full, so Linux drops each further attempt.
+async fn silent_port(ip: Ipv4Addr) -> (u16, impl Sized) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((ip, 0).into()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let (address, mut waiting) = (listener.local_addr().unwrap(), Vec::new());
+    while let Ok(connected) = timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+        waiting.push(connected.unwrap());
+    }
+    (address.port(), (listener, waiting))
+}
+
 async fn a_silent_target_is_at_fault_and_costs_no_circuit(backend: Backend) {
     let bed = bed(backend).await;
     let rig = Rig::start(&bed).await;
     let us1 = bed.network.relay("us1");
     let (_, before) = rig.seen_from(way(us1, 1)).await.unwrap();
-    // The name server never answers for this name.
-    let silent = target("silent.test", bed.web.http_port());
+    let (port, _kept) = silent_port(bed.web.ip()).await;
+    let silent = target("echo.test", port);
     let options = Options { answer: Some(ANSWER), ..Options::default() };
-    for early in [&b""[..], b"GET / HTTP/1.1\r\nHost: silent.test\r\n\r\n"] {
+    for early in [&b""[..], b"GET / HTTP/1.1\r\nHost: echo.test\r\n\r\n"] {
         let asked = Instant::now();
         let failed = dial(&rig.tor, way(us1, 1), &silent, Options { early, ..options }, deadline()).await;
         assert_eq!(failed.map(drop), Err(DialError::Target(TargetFault::Timeout)));

@@ -1,8 +1,8 @@
 //! The entry of an engine: the guard or bridge where all its circuits begin. Whether it answers, what is done while it
 //! is silent, and when another guard takes its place.
 //!
-//! The rules are in pure modules: `engine/first_hop.rs` (is the first hop silent?), `tor/liveness.rs` (whose fault is
-//! that?), `tor/guard.rs` (which guard is next?) and `engine/session/recovery.rs` (when must tor connect anew?).
+//! The rules are in pure modules: `tor/engine/first_hop.rs` (is the first hop silent?), `tor/liveness.rs` (whose fault is
+//! that?), `tor/guard.rs` (which guard is next?) and `tor/engine/session/recovery.rs` (when must tor connect anew?).
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
