@@ -290,11 +290,9 @@ impl State {
         // The commit waits for the disk even if there are no changes. The tick may have passed them to the store a
         // moment ago, and the store writes those first.
         let changes = || self.shared.memory.changes().into_iter().map(Write::from).collect();
-        match store.commit_or_note(DURABLE_WITHIN, changes).await {
-            Err(StoreError::Refused(Fault::Hung)) => {
-                tracing::warn!("the disk is slow: a new pin or session may be lost if the gateway stops now");
-            }
-            _ => {} // the store has logged an error, and writes the changes as soon as it can
+        // The store has logged any other error, and writes the changes as soon as it can.
+        if let Err(StoreError::Refused(Fault::Hung)) = store.commit_or_note(DURABLE_WITHIN, changes).await {
+            tracing::warn!("the disk is slow: a new pin or session may be lost if the gateway stops now");
         }
     }
 

@@ -67,7 +67,7 @@ pub(super) fn isolation(
     let address = Some(tenant.address).filter(|_| tenant.key.is_empty());
     let within = (by >= IsolateBy::Session).then_some((scope, session));
     let to = (by >= IsolateBy::Target).then_some(host);
-    Isolation(seed(&(tenant.key, address, within, to)))
+    Isolation(seed((tenant.key, address, within, to)))
 }
 
 #[cfg(test)]

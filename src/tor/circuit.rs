@@ -97,9 +97,11 @@ impl Lease {
     pub fn expect(self, ipv6: bool) -> Result<Expected, LeaseFault> {
         let engine = self.engine.clone();
         let live = engine.live().filter(|live| live.run == self.run).ok_or(LeaseFault::Lost)?;
-        let built = engine.act(|circuits, _| circuits.built_at(self.circuit)).ok_or(LeaseFault::Lost)?;
+        if !engine.act(|circuits, _| circuits.has(self.circuit)) {
+            return Err(LeaseFault::Lost);
+        }
         let addr = if ipv6 { live.socks6.clone() } else { live.socks.clone() };
-        Ok(engine.streams().expect(self, addr, built))
+        Ok(engine.streams().expect(self, addr))
     }
 }
 

@@ -68,8 +68,6 @@ pub struct Expected {
     ticket: u64,
     run: u64,
     circuit: CircuitId,
-    /// The time when the circuit of this dial was completed.
-    pub built: Instant,
     /// The SOCKS port of the engine that the dial must connect to.
     pub addr: Addr,
     /// Resolves once tor has reported the stream.
@@ -171,9 +169,8 @@ impl Streams {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Creates a ticket number for the stream of a dial that will use the circuit of `lease`. `built` is the time when
-    /// that circuit was complete.
-    pub(super) fn expect(&self, lease: Lease, addr: Addr, built: Instant) -> Expected {
+    /// Creates a ticket number for the stream of a dial that will use the circuit of `lease`.
+    pub(super) fn expect(&self, lease: Lease, addr: Addr) -> Expected {
         let ((seen, on_seen), (end, on_end)) = (oneshot::channel(), oneshot::channel());
         let (engine, run, circuit) = (lease.engine.clone(), lease.run, lease.circuit);
         let mut inner = self.inner();
@@ -181,7 +178,7 @@ impl Streams {
         inner.next = inner.next.wrapping_add(1);
         inner.waiting.insert(ticket, Waiting { lease, seen, end });
         drop(inner);
-        Expected { engine, ticket, run, circuit, built, addr, seen: on_seen, end: on_end }
+        Expected { engine, ticket, run, circuit, addr, seen: on_seen, end: on_end }
     }
 
     /// Records that tor reported a stream with this ticket number. Returns the circuit to attach the stream to, and the

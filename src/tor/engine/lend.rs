@@ -78,10 +78,9 @@ impl Circuits {
         self.pool.want(wanted, now);
     }
 
-    /// Returns the time when the build of the circuit was complete. Returns `None` if the circuit does not exist any
-    /// more.
-    pub(in crate::tor) fn built_at(&self, circuit: CircuitId) -> Option<Instant> {
-        self.pool.built_at(circuit)
+    /// Returns true if the circuit exists.
+    pub(in crate::tor) fn has(&self, circuit: CircuitId) -> bool {
+        self.pool.has(circuit)
     }
 
     /// Removes and returns the planned path of a circuit whose build has ended, and logs the result `how`. Returns

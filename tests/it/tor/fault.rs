@@ -101,6 +101,7 @@ async fn a_relay_that_hangs_is_gone_around(backend: Backend) {
 const ANSWER: Duration = Duration::from_secs(3);
 
 /// A port whose machine answers nothing: its queue of connections is full, so Linux drops each further attempt.
+#[expect(clippy::disallowed_methods, reason = "the test itself fills the queue")]
 async fn silent_port(ip: Ipv4Addr) -> (u16, impl Sized) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((ip, 0).into()).unwrap();

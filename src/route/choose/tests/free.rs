@@ -153,7 +153,7 @@ fn exits_outside_the_pool_are_drawn_by_capacity() {
     let mut small = 0;
     for _ in 0..2_000 {
         let exit = number(world.decide_to("web", "irc.net:6667").unwrap().first().id());
-        small += u32::from(exit % 3 > 0);
+        small += u32::from(!exit.is_multiple_of(3));
     }
     // 40 × 2,048 of 40 × 2,048 + 20 × 32,768 is 11 %. The better of two among eight that are drawn: a few more.
     assert!((180..560).contains(&small), "{small} of 2,000 went through small exits");

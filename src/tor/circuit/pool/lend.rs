@@ -124,9 +124,9 @@ impl Pool {
         links.into_iter().collect()
     }
 
-    /// Returns the time when the build of this circuit was complete. Returns `None` if the circuit does not exist.
-    pub fn built_at(&self, id: CircuitId) -> Option<Instant> {
-        self.circuits.get(&id).map(|circuit| circuit.built)
+    /// Returns true if the circuit exists and its build is complete.
+    pub fn has(&self, id: CircuitId) -> bool {
+        self.circuits.contains_key(&id)
     }
 
     /// Records the number of bytes that tor reported for this circuit for the last second.
