@@ -2,13 +2,15 @@
 //!
 //! One host is not enough to condemn an exit: a block page of the exit's own network, or one broken edge of a content
 //! network, looks like tampering too. So an exit is condemned if it shows wrong pages or certificates of two different
-//! hosts. With the evidence of one host, it is only not used until it shows that host's true page again.
+//! hosts. With the evidence of one host, it is only not used until it shows that host's true page again. A true
+//! certificate does not clear an exit of a wrong page of the same host, because most exits that change pages cannot
+//! change encrypted ones.
 //!
 //! A condemnation ends after two weeks: exits change hands, and the directory authorities flag one that goes on
 //! tampering as `BadExit` within days. The exit is then as one that nobody has tested, so a check comes before its first
 //! use, and condemns it again if it still tampers. A person may end a condemnation earlier.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::exit::{Exit, ExitId, Known, Moment, Verdict};
@@ -27,35 +29,72 @@ const HOSTS: usize = 2;
 /// How long the evidence of one host counts.
 const EVIDENCE_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// What an exit tampered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tampered {
+    Page,
+    Certificate,
+}
+
+/// What a new sign of tampering means, together with the older ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// Two hosts show that the exit tampers: it is condemned.
+    Condemns,
+    /// This is the first host that shows it. One more check is made now, to see a second host.
+    First,
+    /// The same host showed it before, so one more check now would show nothing new.
+    Repeated,
+}
+
+#[derive(Debug)]
+struct Sign {
+    host: Host,
+    what: Tampered,
+    at: Moment,
+}
+
 /// The hosts at which exits tampered.
 #[derive(Debug, Default)]
-pub(super) struct Evidence(HashMap<ExitId, Vec<(Host, Moment)>>);
+pub(super) struct Evidence(HashMap<ExitId, Vec<Sign>>);
 
 impl Evidence {
-    /// Records that an exit tampered with the pages or certificates of a host. Returns true if there is enough evidence
-    /// to condemn the exit.
-    pub(super) fn add(&mut self, exit: &ExitId, host: &Host, now: Moment) -> bool {
-        let hosts = self.0.entry(exit.clone()).or_default();
-        hosts.retain(|(other, at)| other != host && now.since(*at) < EVIDENCE_FOR);
-        hosts.push((host.clone(), now));
-        hosts.len() >= HOSTS
+    /// Records that an exit tampered with the page or the certificate of a host.
+    pub(super) fn add(&mut self, exit: &ExitId, host: &Host, what: Tampered, now: Moment) -> Weight {
+        let signs = self.0.entry(exit.clone()).or_default();
+        signs.retain(|sign| now.since(sign.at) < EVIDENCE_FOR);
+        let is_known = signs.iter().any(|sign| sign.host == *host);
+        signs.retain(|sign| (&sign.host, sign.what) != (host, what));
+        signs.push(Sign { host: host.clone(), what, at: now });
+        let hosts: HashSet<&Host> = signs.iter().map(|sign| &sign.host).collect();
+        match hosts.len() {
+            HOSTS.. => Weight::Condemns,
+            _ if is_known => Weight::Repeated,
+            _ => Weight::First,
+        }
     }
 
-    /// Records that an exit showed the true page of a host.
-    pub(super) fn clear(&mut self, exit: &ExitId, host: &Host) {
-        if let Some(hosts) = self.0.get_mut(exit) {
-            hosts.retain(|(other, _)| other != host);
-        }
+    /// Records that an exit showed the true page or the true certificate of a host. Returns true if the opposite was
+    /// recorded before.
+    pub(super) fn clear(&mut self, exit: &ExitId, host: &Host, what: Tampered) -> bool {
+        let Some(signs) = self.0.get_mut(exit) else { return false };
+        signs.extract_if(.., |sign| (&sign.host, sign.what) == (host, what)).count() > 0
     }
 
     /// Returns true if there is evidence against an exit.
     pub(super) fn is_against(&self, exit: &ExitId, now: Moment) -> bool {
-        self.0.get(exit).is_some_and(|hosts| hosts.iter().any(|(_, at)| now.since(*at) < EVIDENCE_FOR))
+        self.0.get(exit).is_some_and(|signs| signs.iter().any(|sign| now.since(sign.at) < EVIDENCE_FOR))
+    }
+
+    /// Returns the hosts of which the exit showed wrong certificates.
+    pub(super) fn forged_hosts(&self, exit: &ExitId) -> impl Iterator<Item = &Host> {
+        let signs = self.0.get(exit).into_iter().flatten();
+        signs.filter(|sign| sign.what == Tampered::Certificate).map(|sign| &sign.host)
     }
 
     /// Deletes the evidence against exits that `is_kept` rejects.
     pub(super) fn keep(&mut self, is_kept: impl Fn(&ExitId) -> bool) {
-        self.0.retain(|exit, hosts| !hosts.is_empty() && is_kept(exit));
+        self.0.retain(|exit, signs| !signs.is_empty() && is_kept(exit));
     }
 }
 
@@ -88,6 +127,7 @@ pub fn pardon_rows(exit: &Exit, now: Moment) -> Vec<Write> {
 
 #[cfg(test)]
 mod tests {
+    use super::Tampered::{Certificate, Page};
     use super::*;
     use crate::exit::Fingerprint;
 
@@ -101,21 +141,36 @@ mod tests {
     #[test]
     fn two_hosts_condemn_and_one_does_not() {
         let mut evidence = Evidence::default();
+        let (a, b, late) = (host("a.test"), host("b.test"), START.after(EVIDENCE_FOR));
         assert!(!evidence.is_against(&EXIT, START));
-        assert!(!evidence.add(&EXIT, &host("a.test"), START));
-        assert!(!evidence.add(&EXIT, &host("a.test"), START), "the same host again");
+        assert_eq!(evidence.add(&EXIT, &a, Page, START), Weight::First);
+        assert_eq!(evidence.add(&EXIT, &a, Page, START), Weight::Repeated);
+        assert_eq!(evidence.add(&EXIT, &a, Certificate, START), Weight::Repeated, "it is the same host");
         assert!(evidence.is_against(&EXIT, START));
-        assert!(!evidence.is_against(&EXIT, START.after(EVIDENCE_FOR)));
-        let late = START.after(EVIDENCE_FOR);
-        assert!(!evidence.add(&EXIT, &host("b.test"), late), "the first is too old");
-        assert!(evidence.add(&EXIT, &host("a.test"), late));
-        evidence.clear(&EXIT, &host("a.test"));
-        assert!(evidence.is_against(&EXIT, late) && !evidence.add(&EXIT, &host("b.test"), late));
-        evidence.clear(&EXIT, &host("b.test"));
         assert!(!evidence.is_against(&EXIT, late));
-        evidence.add(&EXIT, &host("b.test"), late);
+        assert_eq!(evidence.add(&EXIT, &b, Page, late), Weight::First, "the other host's evidence is too old");
+        assert_eq!(evidence.add(&EXIT, &a, Certificate, late), Weight::Condemns);
+        evidence.keep(|_| true);
+        assert!(evidence.is_against(&EXIT, late));
         evidence.keep(|_| false);
         assert!(!evidence.is_against(&EXIT, late));
+    }
+
+    #[test]
+    fn only_the_true_page_clears_an_exit_of_a_wrong_page() {
+        let mut evidence = Evidence::default();
+        let (a, b) = (host("a.test"), host("b.test"));
+        assert!(!evidence.clear(&EXIT, &a, Page), "there is no evidence yet");
+        evidence.add(&EXIT, &a, Page, START);
+        assert!(evidence.forged_hosts(&EXIT).next().is_none(), "only a page was wrong");
+        assert!(!evidence.clear(&EXIT, &a, Certificate) && !evidence.clear(&EXIT, &b, Page));
+        assert!(evidence.is_against(&EXIT, START));
+        evidence.add(&EXIT, &a, Certificate, START);
+        assert!(evidence.forged_hosts(&EXIT).eq([&a]));
+        assert!(evidence.clear(&EXIT, &a, Page) && !evidence.clear(&EXIT, &a, Page));
+        assert!(evidence.is_against(&EXIT, START), "the certificate was wrong too");
+        assert!(evidence.clear(&EXIT, &a, Certificate) && !evidence.is_against(&EXIT, START));
+        assert_eq!(evidence.add(&EXIT, &b, Page, START), Weight::First, "what was cleared does not count");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use self::echoes::Held;
 use super::addresses::Unconfirmed;
-use super::condemnation::Evidence;
+use super::condemnation::{Evidence, Tampered, Weight};
 use super::echo_server::EchoServer;
 use super::exit_update::{self, ECHO, Geo};
 use super::outage::Outage;
@@ -68,7 +68,8 @@ pub(super) struct Evaluator {
     controlled: Moment,
     unconfirmed: Unconfirmed,
     certificates: HashMap<Host, TargetHealth>,
-    /// Exits that showed a wrong certificate of a host before any exit received the true certificate.
+    /// Exits that showed a wrong certificate of a host, and must be checked again: either no exit had received the true
+    /// certificate of the host yet, or a second host must be seen.
     suspects: Vec<(Host, ExitId)>,
     /// Exits that are never used again. A check that was still running must not make these exits good.
     condemned: HashSet<ExitId>,
@@ -123,6 +124,20 @@ impl Evaluator {
         self.echoes.iter().map(EchoServer::repeats).collect()
     }
 
+    /// Sorts the echo servers for the next check of an exit. If the exit showed wrong certificates of one host, the servers
+    /// with TLS of other hosts come first, because a second host condemns the exit. The servers of that host come next,
+    /// because its true certificate clears the exit. Servers without TLS show neither, and come last.
+    pub(super) fn sort_echoes(&self, exit: &ExitId, echoes: &mut [usize]) {
+        let forged: Vec<_> = self.evidence.forged_hosts(exit).collect();
+        if forged.is_empty() {
+            return;
+        }
+        echoes.sort_by_key(|echo| {
+            let page = &self.settings.echoes[*echo];
+            (page.tls.is_none(), forged.contains(&&page.target.host))
+        });
+    }
+
     /// Returns true if one host, but not yet a second one, shows that the exit tampers.
     fn is_suspect(&self, exit: &ExitId, now: Moment) -> bool {
         self.evidence.is_against(exit, now)
@@ -161,8 +176,7 @@ impl Evaluator {
     pub(super) fn note_canary(&mut self, exit: &ExitId, round: &TamperRound, now: Moment) -> Vec<ExitId> {
         let again = self.canaries[round.canary].note(exit, round.digest, round.changed, now);
         let host = &self.settings.canaries[round.canary].target.host;
-        if self.truth(round.canary) == Some(round.digest) && self.evidence.is_against(exit, now) {
-            self.evidence.clear(exit, host);
+        if self.truth(round.canary) == Some(round.digest) && self.evidence.clear(exit, host, Tampered::Page) {
             return again.into_iter().chain([exit.clone()]).collect();
         }
         again
@@ -183,12 +197,12 @@ impl Evaluator {
         for (canary, page) in self.canaries.iter_mut().zip(&self.settings.canaries) {
             let decided = decide(&mut canary.pending, &CANARY.into(), now, &mut self.events);
             for (exit, failure) in decided.confirmed {
-                let condemned = self.evidence.add(&exit, &page.target.host, now);
-                all.updates.push(exit_update::tampers(&exit, failure, condemned, now));
-                if condemned {
-                    self.condemned.insert(exit);
-                } else {
-                    all.again.push(exit); // the next check fetches the other canaries
+                let weight = self.evidence.add(&exit, &page.target.host, Tampered::Page, now);
+                all.updates.push(exit_update::tampers(&exit, failure, weight == Weight::Condemns, now));
+                match weight {
+                    Weight::Condemns => _ = self.condemned.insert(exit),
+                    Weight::First => all.again.push(exit), // the next check fetches the other canaries
+                    Weight::Repeated => {}
                 }
             }
             all.again.extend(decided.again);

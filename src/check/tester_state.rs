@@ -128,6 +128,7 @@ impl TesterState {
             echoes = allowed; // all are down: only requests show when one of them works again
         }
         echoes.shuffle(rng);
+        self.evaluator.sort_echoes(exit.id(), &mut echoes);
         let port = |site: usize| self.settings.sites[site].page.target.port;
         let sites = self.sites.iter().copied().filter(|site| exit.allows(port(*site), false)).collect();
         let canaries: Vec<usize> = (0..self.settings.canaries.len())

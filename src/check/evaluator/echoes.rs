@@ -3,10 +3,12 @@
 //! A good exit that fails an echo server is not called bad at once: the server may be down. Its bad verdict is held until
 //! another exit has passed the server, and dropped if the server turns out to be down.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::super::addresses::Named;
+use super::super::condemnation::{Tampered, Weight};
 use super::super::due_queue::Ended;
 use super::super::exit_update::{self, BeforeRound};
 use super::super::fault::{Blame, Fault};
@@ -77,18 +79,28 @@ impl Evaluator {
             Conclusion::Open(_) => (Ended::Open, 0),
         };
         let intercepts = round.conclusion == Conclusion::Bad(BadReason::Intercepts);
-        let forged = self.forged(round).filter(|host| intercepts && self.others_see_the_truth(exit, host, now));
-        let forged: Vec<Host> = forged.cloned().collect();
-        let condemned = forged.iter().filter(|host| self.evidence.add(exit, host, now)).count() > 0;
-        if condemned {
-            self.condemned.insert(exit.clone());
-        } else if intercepts {
-            let hosts = self.forged(round).cloned().collect::<Vec<_>>();
-            self.suspects.retain(|(_, suspect)| suspect != exit);
-            self.suspects.extend(hosts.into_iter().map(|host| (host, exit.clone())));
-        }
+        let condemned = intercepts && self.note_forged(exit, round, now);
         let before = BeforeRound { condemned, ..before(known, streak) };
         (exit_update::of_echoes(exit, round, before, &self.geo, now), ended)
+    }
+
+    /// Records the hosts of which an exit showed wrong certificates. Returns true if the exit is condemned.
+    fn note_forged(&mut self, exit: &ExitId, round: &EchoRound, now: Moment) -> bool {
+        self.suspects.retain(|(_, suspect)| suspect != exit);
+        let hosts: HashSet<Host> = self.forged(round).cloned().collect();
+        for host in hosts {
+            let is_proven = self.others_see_the_truth(exit, &host, now);
+            match is_proven.then(|| self.evidence.add(exit, &host, Tampered::Certificate, now)) {
+                Some(Weight::Condemns) => {
+                    self.suspects.retain(|(_, suspect)| suspect != exit);
+                    self.condemned.insert(exit.clone());
+                    return true;
+                }
+                Some(Weight::First) | None => self.suspects.push((host, exit.clone())),
+                Some(Weight::Repeated) => {}
+            }
+        }
+        false
     }
 
     /// Makes the conclusion open if many exits fail together. Answers that were forged do not come from an outage.
@@ -146,7 +158,7 @@ impl Evaluator {
                     Err(Fault::Forged) => _ = certificate.failed(exit, works_elsewhere, now),
                     _ if probe.timings.tls.is_some() => {
                         certificate.passed(exit, now);
-                        self.evidence.clear(exit, &page.target.host);
+                        self.evidence.clear(exit, &page.target.host, Tampered::Certificate);
                     }
                     _ => {}
                 }

@@ -1,5 +1,9 @@
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
 
 use super::super::due_queue::Ended;
 use super::super::fault::Fault;
@@ -29,8 +33,8 @@ fn ip(n: u8) -> IpAddr {
 fn evaluator() -> Evaluator {
     let text = r#"
         [check]
-        echo = ["https://one.test/ip", "https://two.test/ip"]
-        canary = ["http://page.test/", "http://text.test/"]
+        echo = ["https://one.test/ip", "https://two.test/ip", "http://plain.test/ip"]
+        canary = ["http://one.test/page", "http://text.test/"]
     "#;
     let check = crate::config::parse("test", text, [], None).unwrap().0.check;
     Evaluator::new(Arc::new(Settings::of(&check).unwrap()), Arc::new(|_| Country::UNKNOWN))
@@ -158,6 +162,7 @@ fn certificates_of_two_hosts_condemn_an_exit() {
     let mut bad = round(forged);
     let (update, _) = all.note_echoes(&exit(9), &mut bad, &good(), &[], START);
     assert!(condemns(update));
+    assert!(!all.is_unsettled(), "it is not checked again");
     assert_eq!(all.check(9, [Ok(9), Ok(9)], &good(), START).0, Conclusion::Bad(BadReason::Caught));
 }
 
@@ -181,7 +186,8 @@ fn changed_pages_of_two_hosts_condemn_an_exit() {
     let later = START.after(2 * SECOND);
     assert_eq!(verdicts(&mut all, later), [(Verdict::Bad, false)], "one host");
     assert!(all.is_suspect(&exit(9), later));
-    assert_eq!(all.check(9, [Ok(9), Ok(9)], &good(), later).0, Conclusion::Bad(BadReason::Caught));
+    let checked = all.check(9, [Ok(9), Ok(9)], &good(), later).0;
+    assert_eq!(checked, Conclusion::Bad(BadReason::Caught), "a true certificate of the same host clears no page");
     all.note_canary(&exit(9), &page(1, 2, true), later);
     (1..=4).for_each(|n| _ = all.note_canary(&exit(n), &page(1, 1, false), later.after(SECOND)));
     assert_eq!(verdicts(&mut all, later.after(SECOND)), [(Verdict::Bad, true)]);
@@ -190,4 +196,90 @@ fn changed_pages_of_two_hosts_condemn_an_exit() {
     assert_eq!(verdicts(&mut all, later.after(SECOND)), [(Verdict::Bad, false)]);
     let again = all.note_canary(&exit(8), &page(0, 1, false), later.after(2 * SECOND));
     assert_eq!((again, all.is_suspect(&exit(8), later.after(2 * SECOND))), (vec![exit(8)], false), "it was an error");
+}
+
+#[test]
+fn an_interceptor_of_one_host_is_checked_again_once_and_at_another_host() {
+    let mut all = evaluator();
+    let intercepts = |all: &mut Evaluator, echo| {
+        let mut bad = round([Err(Fault::Forged), Err(Fault::Forged)]);
+        bad.probes.iter_mut().for_each(|probe| probe.result.echo = echo);
+        bad.conclusion = Conclusion::Bad(BadReason::Intercepts);
+        all.note_echoes(&exit(9), &mut bad, &good(), &[], START);
+        all.settle(START).again
+    };
+    assert_eq!(intercepts(&mut all, 0), [], "nobody has seen the true certificate yet");
+    (1..=5).for_each(|n| all.pass(n, START));
+    assert_eq!(all.settle(START).again, [exit(9)]);
+    assert_eq!(intercepts(&mut all, 0), [exit(9)], "to see another host");
+    let mut echoes = [2, 0, 1];
+    all.sort_echoes(&exit(8), &mut echoes);
+    assert_eq!(echoes, [2, 0, 1], "nothing is known against this one");
+    all.sort_echoes(&exit(9), &mut echoes);
+    assert_eq!(echoes, [1, 0, 2]);
+    assert_eq!(intercepts(&mut all, 0), [], "another check would show the same");
+    assert_eq!(intercepts(&mut all, 1), []);
+    assert!(all.condemned.contains(&exit(9)));
+}
+
+#[test]
+fn an_exit_that_changes_one_page_is_checked_again_once() {
+    let page = |canary, what| TamperRound { canary, digest: [what; 32], changed: what != 1 };
+    let mut all = evaluator();
+    for canary in 0..2 {
+        (1..=4).for_each(|n| _ = all.note_canary(&exit(n), &page(canary, 1), START));
+    }
+    let mut now = START;
+    for wants_more in [true, false, false] {
+        now = now.after(5 * SECOND);
+        assert!(all.note_canary(&exit(9), &page(0, 2), now).is_empty());
+        assert!(all.note_canary(&exit(9), &page(1, 1), now).is_empty(), "it never changed this page");
+        (1..=4).for_each(|n| _ = all.note_canary(&exit(n), &page(0, 1), now.after(SECOND)));
+        let settled = all.settle(now.after(SECOND));
+        assert_eq!((settled.updates.len(), settled.again.contains(&exit(9))), (1, wants_more), "{now:?}");
+    }
+    assert!(all.condemned.is_empty() && all.is_suspect(&exit(9), now));
+}
+
+/// Six good exits and two that tamper are checked together, and again as often as the evaluator wants.
+#[test]
+fn in_any_order_exits_that_tamper_are_condemned_and_good_exits_stay_good() {
+    const TAMPER: [u8; 2] = [7, 8];
+    for seed in 0..300 {
+        let (mut rng, mut all, mut now) = (SmallRng::seed_from_u64(seed), evaluator(), START);
+        let mut running: Vec<(u8, Vec<(usize, Option<Digest>)>)> = Vec::new();
+        let (mut wanted, mut condemned): (BTreeSet<u8>, BTreeSet<u8>) = ((1..=8).collect(), BTreeSet::new());
+        for _ in 0..200 {
+            for n in wanted.extract_if(.., |n| running.iter().all(|(other, _)| other != n)).collect::<Vec<_>>() {
+                let one = rng.random_range(0..2);
+                let canaries = if all.needs_all_canaries(&exit(n), now) { vec![0, 1] } else { vec![one] };
+                running.push((n, canaries.into_iter().map(|canary| (canary, all.truth(canary))).collect()));
+            }
+            now = now.after(SECOND / 10);
+            let mut again = Vec::new();
+            if !running.is_empty() {
+                let (n, canaries) = running.swap_remove(rng.random_range(0..running.len()));
+                let tampers = TAMPER.contains(&n);
+                let (conclusion, _) = all.check(n, [Ok(n), Ok(n)], &good(), now);
+                assert!(
+                    tampers || conclusion == Conclusion::Good(vec![ip(n)]),
+                    "seed {seed}, exit {n}: {conclusion:?}"
+                );
+                for (canary, truth) in canaries {
+                    let digest = [1 + u8::from(tampers); 32];
+                    let round = TamperRound { canary, digest, changed: truth.is_some_and(|truth| truth != digest) };
+                    again.extend(all.note_canary(&exit(n), &round, now));
+                }
+            }
+            let settled = all.settle(now);
+            for id in again.into_iter().chain(settled.again) {
+                wanted.extend((1..=8).filter(|n| exit(*n) == id));
+            }
+            condemned.extend((1..=8).filter(|n| all.condemned.contains(&exit(*n))));
+            wanted.retain(|n| !condemned.contains(n));
+            let accused = |update: &ExitUpdate| TAMPER.iter().any(|n| update.exit == exit(*n));
+            assert!(settled.updates.iter().all(accused), "seed {seed}: only exits that tamper");
+        }
+        assert_eq!(condemned, BTreeSet::from(TAMPER), "seed {seed}: within 20 seconds");
+    }
 }
