@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 use super::super::Wiring;
 use super::super::error::{ApiError, Problem};
 use super::super::extract::Params;
-use super::view::host;
+use super::host::host;
 
 /// The query of `GET /proxy.pac`.
 #[derive(Debug, Deserialize, IntoParams)]

@@ -6,12 +6,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::Guard;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::Wiring;
 use super::super::timestamp::Timestamp;
+use super::host::host;
 use super::{Page, nowhere};
 use crate::admin::{DurationOrNever, HumanDuration, RouteRules, no_exit_reason};
 use crate::exit::{ExitId, Moment};
@@ -377,22 +378,6 @@ fn playwright(http: &str) -> String {
     format!("await chromium.launch({{ proxy: {{ server: \"{server}\"{login} }} }})")
 }
 
-/// Returns the host under which the caller reaches the ports of routes.
-pub(in crate::api) fn host(rules: &RouteRules, headers: &HeaderMap) -> String {
-    match rules.bind {
-        ip if ip.is_unspecified() => request_host(headers).unwrap_or_else(|| "127.0.0.1".to_owned()),
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
-    }
-}
-
-/// Returns the host in the request's Host header, without the port. `api/auth.rs` has checked that it is a name of this
-/// gateway.
-fn request_host(headers: &HeaderMap) -> Option<String> {
-    let authority: http::uri::Authority = headers.get(header::HOST)?.to_str().ok()?.parse().ok()?;
-    Some(authority.host().to_owned())
-}
-
 /// Returns the proxy URLs for a port. If the port requires a key, `username` is the route's name, and the text
 /// `YOUR_KEY` stands for the key. The key itself is never shown.
 fn urls(host: &str, port: u16, username: Option<&str>) -> Urls {
@@ -432,14 +417,5 @@ mod tests {
         let fresh = summary(Mode::Strict, &pool, None);
         assert_eq!(fresh, "one address: not chosen yet; the first connection chooses one of 3");
         assert_eq!(summary(Mode::Flexible, &pool, None), "3 of 8 exits, 3 different addresses");
-    }
-
-    #[test]
-    fn the_host_is_the_one_of_the_request() {
-        let headers = |host: &str| HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]);
-        for (host, want) in [("gate.example:8080", "gate.example"), ("[::1]:8080", "[::1]"), ("localhost", "localhost")]
-        {
-            assert_eq!(request_host(&headers(host)).as_deref(), Some(want));
-        }
     }
 }
