@@ -75,9 +75,9 @@ use stream::Username;
 /// After ten seconds an error is more useful to the client than more waiting.
 const READY_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a request waits for a circuit from one engine before the next engine is tried, because a guard that hangs
-/// cannot be told from a slow one. Any value from 4 to 10 s works: by then the first engine has had two builds running
-/// for 3 s.
+/// How long a request waits for a circuit from one engine before the next engine is tried: the guard of the first
+/// engine may hang, which looks the same as a slow guard. Any value from 4 to 10 s works. After 6 s the first engine
+/// has had two builds running for 3 s.
 const ENGINE_WAIT: Duration = Duration::from_secs(6);
 
 /// The SOCKS port and the username to use for a stream to an onion service.
@@ -143,8 +143,8 @@ impl Tor {
         self.fleet.changes.subscribe()
     }
 
-    /// Returns true while the guard (the first relay of all circuits) of at least one engine answers. While this is
-    /// false, no failure says anything about an exit.
+    /// Returns true while the guard (the first relay of all circuits) of at least one engine answers. While no guard
+    /// answers, a failed connection says nothing about an exit.
     pub fn first_hop_proven(&self) -> bool {
         self.fleet.liveness().is_proven()
     }
@@ -214,9 +214,9 @@ impl Tor {
         Ok(restart)
     }
 
-    /// Returns the right to put one stream on a circuit to `way.exit`. `port` is the port of the target. It is `None`
-    /// if the request has no port, such as a name look-up. `failed` is an engine that just failed for this request, so
-    /// that engine is tried last.
+    /// Returns the right to put one stream on a circuit to `way.exit`. `port` is the port of the target, or `None` if
+    /// the request has no port (a name look-up). `failed` is an engine that just failed for this request. It is tried
+    /// last.
     pub async fn lease(
         &self,
         way: Way,
@@ -237,14 +237,16 @@ impl Tor {
         if let Some(lease) = engines.iter().find_map(|engine| engine.lend(key, who)) {
             return Ok(lease);
         }
-        // A relay that one consensus does not list keeps the circuits that it has, but tor builds no more to it.
+        // If the newest consensus does not list a relay, the relay's circuits still work, but tor builds no more to the
+        // relay.
         listed.map_err(engine::no_path)?;
         // A circuit must be built. The engine with the shorter queue builds it sooner.
         engines.sort_by_cached_key(|engine| {
             let state = engine.state().borrow().clone();
             (Some(engine.id()) == failed, state != EngineState::Ready, engine.queue_wait(key, way.isolation))
         });
-        // While it is known that no guard answers, there is no engine to ask, and the request need not wait for that.
+        // While all guards are known to be silent, there is no engine to ask, and the request gets its error
+        // immediately.
         let mut fault = LeaseFault::FirstHop;
         let last = engines.last().map(|engine| engine.id());
         for engine in engines {
@@ -374,7 +376,8 @@ impl Tor {
     }
 }
 
-/// Returns the kind of circuit that a stream needs.
+/// Returns the kind of circuit that a stream needs: the exit, the number of hops, and the port if its streams last
+/// long.
 fn key(way: &Way, port: Option<Port>) -> Key {
     let lasting = port.map(|port| port.number).filter(|port| path::is_long_lived(*port));
     Key { exit: way.exit, hops: if way.hops == 2 { 2 } else { 3 }, lasting }

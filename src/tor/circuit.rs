@@ -39,7 +39,7 @@ pub struct Way {
     pub hops: u8,
     /// The isolation key: streams with the same key may share a circuit.
     pub isolation: Isolation,
-    /// Whether a client or the tester of exits waits. Builds for clients go first.
+    /// Whether a client or the tester of exits waits for the circuit. Builds for clients go first.
     pub class: BuildClass,
     /// The engine of the route, if the route has an engine of its own. `None` if the route shares engines with others.
     pub own: Option<OwnEngine>,

@@ -65,7 +65,7 @@ pub enum ControlError {
     /// tor requires the content of a cookie file, and this gateway cannot read that file.
     #[error("cannot read tor's control cookie {path}: {why}")]
     Cookie { path: String, why: String },
-    /// tor requires credentials that the configuration of this gateway does not contain.
+    /// tor accepts only credentials that the configuration of this gateway does not contain.
     #[error("tor's control port asks for {methods}; give it a password or a readable cookie file")]
     NoWayIn { methods: String },
     /// The program at the control port sent the path of the cookie file but does not know the content of that file. So

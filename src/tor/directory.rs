@@ -4,9 +4,10 @@
 //! makes the memory of tor 11 MB larger until tor ends. One directory serves all engines: the first engine that
 //! learns of a new directory reads it.
 //!
-//! Engines ask once a minute, and `directory/due.rs` decides whether the directory is read: if it has changed, or if
-//! microdescriptors are missing and may have arrived. The files have 13 MB on the public network. They are read piece by
-//! piece on a thread for blocking work, so neither the engine's loop nor the memory of the gateway notices.
+//! Once a minute each engine checks whether the directory must be read. `directory/due.rs` decides this: yes if the
+//! directory has changed, or if missing microdescriptors may have arrived. The files of the directory have 13 MB on the
+//! public network. They are read piece by piece on a thread for blocking work, so neither the engine's loop nor the
+//! memory of the gateway notices.
 
 mod due;
 
@@ -25,10 +26,10 @@ use super::netdir::{self, Netdir};
 
 const CONSENSUS: &str = "cached-microdesc-consensus";
 
-/// tor appends new microdescriptors to the second file, and sometimes merges it into the first.
+/// The files with microdescriptors. tor appends new ones to the second file, and sometimes merges it into the first.
 const MICRODESCS: [&str; 2] = ["cached-microdescs", "cached-microdescs.new"];
 
-/// The place that the directory of relays is read from.
+/// Where the directory of relays is read from.
 #[derive(Clone, Debug)]
 pub(super) enum From {
     /// The folder of an engine.
@@ -37,11 +38,11 @@ pub(super) enum From {
     Control(Control),
 }
 
-/// What was found at the last reads. All engines share it, and hold its lock while they read, so that no two engines
-/// read the same directory.
+/// What the last reads of a directory found. All engines share this value and keep it locked while they read. Otherwise
+/// two engines could read the same directory.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
-    /// The files of each folder as they were when they were last read.
+    /// The folder of an engine → the state of its directory files when they were last read.
     folders: HashMap<PathBuf, Files>,
     repair: Repair,
 }
@@ -103,7 +104,7 @@ async fn blocking<T: Send + 'static>(path: &Path, work: fn(&Path) -> T) -> Resul
     tokio::task::spawn_blocking(move || work(&path)).await.map_err(|e| e.to_string())
 }
 
-/// Opens a file for reading. A missing file is an empty one.
+/// Opens a file for reading. A missing file is read as an empty one.
 fn open(path: PathBuf) -> io::Result<BufReader<Box<dyn Read>>> {
     /// Not tuned: any size above some kB makes reading much cheaper than parsing.
     const PIECE: usize = 64 * 1024;
@@ -122,7 +123,7 @@ fn read_folder(path: &Path) -> io::Result<Result<Netdir, netdir::BadNetdir>> {
 }
 
 impl Files {
-    /// Looks at the files of the directory in this folder. Of the consensus only the header is read.
+    /// Reads the state of the directory files in this folder. Of the consensus, only the header is read.
     fn look(path: &Path) -> Self {
         let state = |name: &str| {
             let data = fs::metadata(path.join(name)).ok()?;
@@ -150,8 +151,8 @@ mod tests {
         fs::write(folder.join(MICRODESCS[1]), microdescs).unwrap();
     }
 
-    /// The fault that this prevents: the files were read again every minute, because a file is always written after its
-    /// consensus became valid.
+    /// This test prevents an old fault: the files were read again every minute, because a file is always written later
+    /// than the time from which its consensus is valid.
     #[tokio::test(start_paused = true)]
     async fn the_files_are_read_when_they_have_changed_and_once_for_all_engines() {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -60,7 +60,7 @@ pub(super) use run::run;
 /// The state of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineState {
-    /// The engine waits for one more address behind the host name of an attached tor.
+    /// The host name of an attached tor has no free address for this engine. The engine waits for one more address.
     Absent,
     /// The engine starts its tor or connects to it.
     Starting,
@@ -128,11 +128,11 @@ pub struct EngineStatus {
     pub pid: Option<u32>,
     /// The version of tor. `None` while the engine has no tor with a directory.
     pub version: Option<Version>,
-    /// What the authorities say of this version.
+    /// What the directory authorities recommend about this version of tor.
     pub recommendation: Recommendation,
     /// The first relay of the engine's circuits. `None` until a guard is chosen.
     pub guard: Option<Fingerprint>,
-    /// True while the guard answers. False until it has answered once, and while it is silent.
+    /// True while the guard answers. False before its first answer, and while it is silent.
     pub guard_answers: bool,
     /// The number of complete circuits.
     pub circuits: usize,
@@ -160,9 +160,9 @@ pub struct Live {
     pid: Option<u32>,
     version: Version,
     rules: Rules,
-    /// Which guards this machine can reach.
+    /// The rules that tell which guards this machine can reach.
     reachable: Reachable,
-    /// True if a connection beside tor may go to the guard's address, to test whether the network works.
+    /// True if the gateway itself may connect to the guard's address, without tor, to test whether the network works.
     may_probe: bool,
     /// True if the user's torrc lines turn on bridges. tor then chooses among the bridges.
     bridges: bool,
@@ -179,9 +179,9 @@ pub struct Engine {
     circuits: Mutex<Circuits>,
     streams: Streams,
     guard: Mutex<GuardState>,
-    /// The state of the guards as it was last saved.
+    /// The text of the guards' state that was last saved.
     saved_guards: Mutex<String>,
-    /// True while the guard or bridge does not answer. So no new request must wait for this engine.
+    /// True while the guard or bridge does not answer. New requests then go to other engines.
     silent: AtomicBool,
     restarts: AtomicU32,
     /// Wakes the engine's loop when a build was queued, because the build may have to wait for the limit on the rate of
@@ -233,8 +233,8 @@ impl Engine {
         self.retired.cancel();
     }
 
-    /// Resolves once the gateway shuts down or the route of this engine was deleted. The engine must then take no more
-    /// work.
+    /// Resolves once the gateway shuts down or the route of this engine was deleted. After that, the engine must accept
+    /// no new streams.
     async fn ending(&self) {
         tokio::select! {
             () = self.fleet.tasks.stopping() => {}
@@ -270,7 +270,7 @@ impl Engine {
         self.state.subscribe()
     }
 
-    /// Returns the version of tor. `None` while the engine has no tor with a directory.
+    /// Returns the version of tor. `None` while tor is not running or has no directory.
     pub(super) fn version(&self) -> Option<Version> {
         self.live().map(|live| live.version)
     }

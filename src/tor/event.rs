@@ -100,8 +100,9 @@ pub struct OrConn {
 }
 
 impl OrConn {
-    /// Returns true if something answered a connection that failed: a refusal shows that the network works. A time-out or
-    /// a missing route does not, and `DONE` is also tor's word for a connection that it closed itself.
+    /// Returns true if a connection failed because something refused it, which shows that the network works. A time-out
+    /// or a missing route shows nothing. The reason `DONE` shows nothing either, because tor also reports it for a
+    /// connection that tor itself closed.
     pub fn was_answered(&self) -> bool {
         matches!(self.reason.as_deref(), Some("CONNECTREFUSED" | "CONNECTRESET" | "IDENTITY"))
     }

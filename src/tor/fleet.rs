@@ -33,15 +33,15 @@ pub enum Alert {
         /// The guard after the change.
         to: Fingerprint,
     },
-    /// No guard of any engine answers: this machine has probably no network.
+    /// No guard of any engine answers, so this machine probably has no network.
     NetworkLost,
-    /// A guard answers, and until now none did.
+    /// The guard of `engine` answers, after a time in which no guard answered.
     NetworkReached { engine: EngineId },
     /// Very few circuits through this guard succeed. The guard may be hostile.
     GuardSuspect { engine: EngineId, text: Box<str> },
 }
 
-/// The number of alerts that wait for a slow subscriber before it misses some. Not tuned.
+/// The number of alerts that can wait for a slow subscriber. If more wait, the subscriber misses the oldest. Not tuned.
 const ALERTS: usize = 64;
 
 /// How long a relay that failed as a middle relay is left out of new paths. A relay that could not reach another relay
@@ -58,17 +58,17 @@ pub(super) struct Fleet {
     /// A counter that grows when the state of any engine changes.
     pub(super) changes: watch::Sender<u64>,
     pub(super) alerts: broadcast::Sender<Alert>,
-    /// What was read of the directory. Locked while a directory is read.
+    /// What the last reads of the directory found. The lock is held while a directory is read.
     pub(super) reads: tokio::sync::Mutex<Reads>,
     /// The address of the tor that each engine uses. Needed when one host name has the addresses of several tors.
     held: Mutex<BTreeMap<EngineId, Addr>>,
-    /// For each engine id, the guard of that engine. Locked while a guard is chosen, so two engines cannot choose the
-    /// same guard.
+    /// The engine id → the guard of that engine. Locked while a guard is chosen, so two engines cannot choose the same
+    /// guard.
     guards: Mutex<BTreeMap<EngineId, Fingerprint>>,
-    /// The versions of tor that the log has warned of, each with the reason.
+    /// The versions of tor about which a warning was already logged, each with the reason for the warning.
     warned: Mutex<HashSet<(Version, &'static str)>>,
     liveness: Mutex<Liveness>,
-    /// For each relay that must not be the middle of a new path, the time when this ban ends.
+    /// A relay that must not be the middle of a new path → the time when this ban ends.
     avoid: Mutex<HashMap<Fingerprint, Instant>>,
 }
 
@@ -97,19 +97,20 @@ impl Fleet {
         self.liveness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns how long the first relays of a circuit may take to answer before a test circuit counts as not answered:
-    /// 3 s with the shipped time-out of 20 s for a whole circuit. On the public network an answer takes a second or
-    /// less. The lower bound is far above the delays of a busy machine.
+    /// Returns how long the relays of a test circuit may take to answer. After this time, the test circuit counts as
+    /// not answered. 3 s with the shipped time-out of 20 s for a whole circuit. On the public network an answer takes 1
+    /// s or less. The lower bound is far above the delays of a busy machine.
     pub(super) fn answer_time(&self) -> Duration {
         (self.settings.load().circuit_timeout * 3 / 20).clamp(Duration::from_millis(150), Duration::from_secs(10))
     }
 
-    /// Returns the time between two looks at the circuits of an engine: 1 s with the shipped time-out of 20 s.
+    /// Returns the time between two checks of an engine's circuits: 1 s with the shipped time-out of 20 s.
     pub(super) fn tick(&self) -> Duration {
         (self.settings.load().circuit_timeout / 20).clamp(Duration::from_millis(20), Duration::from_secs(1))
     }
 
-    /// Reserves the first of these addresses that no other engine has reserved, and returns it.
+    /// Reserves the first of these addresses that no other engine has reserved, and returns it. `None` if all are
+    /// reserved.
     pub(super) fn hold(&self, engine: EngineId, addrs: Vec<Addr>) -> Option<Addr> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.remove(&engine);

@@ -76,11 +76,11 @@ pub struct GuardState {
     /// The members of the sample, in the order in which they were drawn.
     sample: Vec<Candidate>,
     current: Option<Fingerprint>,
-    /// The values of the consensus. This field and all fields below are not saved.
+    /// The parameters from the consensus for the choice of guards. This field and the fields below are not saved.
     settings: Settings,
     /// The time of the last success of any guard, in seconds since 1970. 0 means never.
     last_success: u64,
-    /// For each exit, the number of its circuits that failed in a row.
+    /// The exit → the number of its circuits that failed in a row.
     failed_in_a_row: HashMap<Fingerprint, u32>,
 }
 
@@ -91,7 +91,7 @@ pub struct Exclude<'a> {
     pub guards: &'a [Fingerprint],
     /// The rules for paths, which differ between the public network and private networks.
     pub rules: Rules,
-    /// Which addresses this machine can reach.
+    /// The rules that tell which addresses this machine can reach.
     pub reachable: &'a Reachable,
 }
 
@@ -99,9 +99,9 @@ pub struct Exclude<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     pub guard: Fingerprint,
-    /// True if it is not known whether the guard of this choice works. The caller keeps its current guard, builds a test
-    /// circuit through the guard of this choice, reports the result, and chooses again. So an engine changes its guard
-    /// only to one that answers. False means that the guard of this choice is used for everything from now on.
+    /// True if it is not known whether the guard of this choice works. The caller then keeps its current guard and
+    /// builds a test circuit through the chosen guard. It reports the result and chooses again, so an engine changes
+    /// only to a guard that answers. False if the guard of this choice is to be used for everything from now on.
     pub trial: bool,
     /// The guard that was used before. `None` if this choice does not replace a guard.
     pub moved_from: Option<Fingerprint>,
@@ -184,8 +184,8 @@ impl GuardState {
         }
     }
 
-    /// Withdraws the failures since the time `since`, because nothing at all connected in that time. So the guards that
-    /// failed are tried again in their order.
+    /// Withdraws the failures of guards since the time `since`, because this machine could reach no relay in that time.
+    /// The guards that failed are then tried again in their order.
     pub fn withdraw(&mut self, since: SystemTime) {
         let since = seconds(since);
         let failed = |candidate: &&mut Candidate| candidate.failing_since.is_some_and(|at| at >= since);
@@ -195,8 +195,8 @@ impl GuardState {
         });
     }
 
-    /// Records that this guard is down although the network works, unless that is recorded already: only a new try
-    /// makes the next retry later.
+    /// Records that this guard is down although the network works. A guard that is already recorded as down keeps its
+    /// retry time. Only a failed retry makes the next retry later.
     pub fn note_down(&mut self, guard: Fingerprint, now: SystemTime) {
         let is_known = self.place(guard).is_some_and(|place| self.sample[place].reach == Reach::No);
         if !is_known {
@@ -209,8 +209,8 @@ impl GuardState {
         self.place(guard).is_some_and(|place| self.sample[place].reach == Reach::Yes)
     }
 
-    /// Returns the best guard besides the current one that is not known to be down. A test of it shows whether the
-    /// network works while the current guard is silent.
+    /// Returns the best guard, other than the current one, that is not known to be down. A test of this guard shows
+    /// whether the network works while the current guard is silent. `None` if there is no such guard.
     pub fn alternative(&self) -> Option<Fingerprint> {
         let other =
             |place: &usize| Some(self.sample[*place].id) != self.current && self.sample[*place].reach != Reach::No;
@@ -298,7 +298,8 @@ impl GuardState {
     fn settle(&mut self, best: usize) -> Choice {
         let guard = self.sample[best].id;
         let current = self.current.and_then(|current| self.place(current)).map(|place| &self.sample[place]);
-        // A guard that is not usable any more is left at once. One that is down is left when another has answered.
+        // A guard that must not be used any more is left immediately. A guard that is down is left when another has
+        // answered.
         let has_guard = current.is_some_and(|current| current.fit);
         let trial = has_guard && self.current != Some(guard) && self.sample[best].reach != Reach::Yes;
         let moved_from = self.current.filter(|current| *current != guard && !trial);
@@ -312,12 +313,12 @@ impl GuardState {
     /// fails every circuit through any guard. So after some failures in a row, circuits to that exit do not count until
     /// one succeeds.
     fn counts_for_the_guard(&mut self, exit: Fingerprint, built: bool) -> bool {
-        /// How many failures in a row of circuits to one exit count for the guard. Any value from 2 to 5 works: the
-        /// value must be larger than 1, because one failure may be chance. It must be small, because a few dead exits
-        /// must not cause an alarm.
+        /// The number of failures in a row of circuits to one exit that count for the guard. Any value from 2 to 5
+        /// works. One failure may be chance, so 1 is too small. With a large value, a few dead exits would cause an
+        /// alarm.
         const COUNTED: u32 = 3;
-        /// The most exits in the table of failures, which is more exits than the public network has. A full table is
-        /// cleared.
+        /// The largest number of exits in the table of failures, which is more than the public network has. A full
+        /// table is cleared.
         const MAX_EXITS: usize = 4096;
         if built {
             self.failed_in_a_row.remove(&exit);

@@ -1,8 +1,9 @@
-//! Whether this machine reaches the Tor network, and whose fault it is that an engine's guard is silent. Pure: no I/O.
+//! Decides whether this machine reaches the Tor network, and whether the network or the guard is at fault when an
+//! engine's guard is silent. Pure: no I/O.
 //!
-//! While nothing at all connects, nothing is learnt about any guard: otherwise each outage of the uplink would make
-//! engines enter the network through one new relay after the other. A guard is at fault only if something else
-//! answered after the guard fell silent: the guard of another engine, or a guard that was tested.
+//! While no relay at all answers, a failure says nothing about a guard. If such failures counted, each outage of the
+//! uplink would make engines enter the network through one new relay after the other. A guard is at fault only if
+//! something else answered after the guard fell silent: the guard of another engine, or a guard that was tested.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,30 +12,30 @@ use tokio::time::Instant;
 
 use super::engine_id::EngineId;
 
-/// A guard whose silence was confirmed, or to which tor connects anew, has at least this share of the time-out of a build
-/// to answer before it is blamed: 3 s with the shipped time-out, as much as for a test.
+/// The part of the time-out of a build that a guard has to answer before it counts as at fault. The time starts when
+/// the guard's silence is confirmed, or when tor connects anew. 3 s with the shipped time-out, as for a test circuit.
 const GRACE: (u32, u32) = (3, 20);
 
-/// After this many times the time-out of a build, the only engine of a gateway tests another guard, because nothing else
-/// can show whether the network is there: 40 s with the shipped time-out.
+/// The number of build time-outs after which the only engine of a gateway tests another guard: 40 s with the shipped
+/// time-out. Nothing else can show whether the network works.
 const ALONE: u32 = 2;
 
-/// After this many times the time-out of a build, an engine tests another guard although the guards of all engines are
-/// silent: 30 min with the shipped time-out. All of them may be blocked.
+/// The number of build time-outs after which an engine tests another guard although the guards of all engines are
+/// silent: 30 min with the shipped time-out. All of these guards may be blocked.
 const TOGETHER: u32 = 90;
 
-/// What one engine has shown about the network.
+/// What is known about the network from one engine.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
-    /// The time when any relay last answered this engine.
+    /// The time when any relay last answered this engine. `None` if no relay has answered.
     heard: Option<Instant>,
     /// True while the engine's own guard answers.
     proven: bool,
-    /// When the engine's own guard was found to be silent. `None` if it answers.
+    /// When the engine's own guard was found to be silent. `None` if the guard is not silent.
     silent: Option<Instant>,
 }
 
-/// What all engines have shown about the network.
+/// What is known about the network from all engines.
 #[derive(Debug, Default)]
 pub(super) struct Liveness {
     engines: BTreeMap<EngineId, Seen>,
@@ -43,11 +44,11 @@ pub(super) struct Liveness {
 /// What to do about a guard that is silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// Nothing answers any engine, so the fault is probably ours.
+    /// No relay answers any engine, so this machine probably has no network. The engine keeps its guard and waits.
     Wait,
-    /// The network is there, so the guard is at fault.
+    /// The network works, so the guard is at fault.
     Blame,
-    /// Nobody knows. A test of another guard shows whether the network is there.
+    /// It is not known whether the network works. A test of another guard shows this.
     TestAnother,
 }
 
@@ -61,8 +62,8 @@ impl Liveness {
         }
     }
 
-    /// Records that the guard of this engine is silent. Returns true if now no engine has a guard that answers, and one
-    /// had until now.
+    /// Records that the guard of this engine is silent. Returns true if the last guard that answered has now fallen
+    /// silent.
     pub(super) fn silent(&mut self, engine: EngineId, now: Instant) -> bool {
         let was_proven = self.is_proven();
         let seen = self.engines.entry(engine).or_default();
@@ -70,15 +71,15 @@ impl Liveness {
         was_proven && !self.is_proven()
     }
 
-    /// Returns true if this engine must test its guard, because the guard of another engine is silent, and nothing has
-    /// answered this engine since. The answer shows whether the network is there.
+    /// Returns true if this engine must test its own guard. This is so if the guard of another engine is silent, and no
+    /// relay has answered this engine since. The test shows whether the network works.
     pub(super) fn asks(&self, engine: EngineId) -> bool {
         let heard = self.engines.get(&engine).and_then(|seen| seen.heard);
         let others = self.engines.iter().filter(|(id, _)| **id != engine);
         others.filter_map(|(_, seen)| seen.silent).max().is_some_and(|silent| heard.is_none_or(|heard| heard < silent))
     }
 
-    /// Forgets an engine that has no tor.
+    /// Forgets an engine whose tor is not running.
     pub(super) fn forget(&mut self, engine: EngineId) {
         self.engines.remove(&engine);
     }
@@ -98,8 +99,8 @@ impl Liveness {
         self.engines.values().any(|seen| seen.heard.is_some_and(|heard| heard > since))
     }
 
-    /// Decides what to do about a guard that has been silent since the time `since`. `reachable` is true if the guard's
-    /// address accepts connections. `timeout` is the time-out of a build.
+    /// Decides what to do about a guard that has been silent since the time `since`. `reachable` is true if the gateway
+    /// could connect to the guard's address. `timeout` is the time-out of a build.
     pub(super) fn decide(&self, since: Instant, reachable: bool, timeout: Duration, now: Instant) -> Decision {
         let lasted = now.saturating_duration_since(since);
         let wait = timeout * if self.engines.len() > 1 { TOGETHER } else { ALONE };

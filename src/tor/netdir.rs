@@ -171,12 +171,12 @@ impl Netdir {
         }
     }
 
-    /// Parses a directory as [`Netdir::parse`] does, from texts that are read piece by piece.
+    /// Parses a directory as [`Netdir::parse`] does, but reads the texts in small parts.
     pub fn read(consensus: impl BufRead, microdescs: impl BufRead) -> io::Result<Result<Self, BadNetdir>> {
         build::build(consensus, microdescs)
     }
 
-    /// Returns what the consensus says of versions of tor.
+    /// Returns what the consensus states about versions of tor.
     pub fn clients(&self) -> &clients::Clients {
         &self.clients
     }
@@ -272,12 +272,12 @@ fn find(relays: &[Entry], fingerprint: &Fingerprint) -> Option<usize> {
     relays.binary_search_by(|entry| entry.fingerprint.cmp(fingerprint)).ok()
 }
 
-/// Returns the time from which the consensus at the beginning of this text is valid. Reads only the header of the text.
+/// Returns the time from which a consensus is valid. Reads only its header. `None` if the header contains no such time.
 pub fn valid_after(consensus: impl BufRead) -> io::Result<Option<SystemTime>> {
     Ok(consensus::valid_after(consensus)?.and_then(time))
 }
 
-/// Parses a time as tor says it, such as `2026-11-21 12:00:00`.
+/// Parses a time in tor's format, such as `2026-11-21 12:00:00`.
 pub fn parse_time(text: &str) -> Option<SystemTime> {
     text::seconds(text).and_then(time)
 }

@@ -50,7 +50,7 @@ impl Owned {
         if let Some(engine) = inner.engines.get(&own) {
             return engine.clone();
         }
-        // Engine ids wrap after about 200 routes. By then the first of these engines has ended.
+        // Engine ids wrap after about 200 routes. By then, the engine that had the id before has ended.
         let id = EngineId(self.first.saturating_add(inner.begun));
         inner.begun = if id.0 == u8::MAX { 0 } else { inner.begun + 1 };
         let engine = Arc::new(Engine::own(id, own, fleet.clone()));

@@ -1,8 +1,8 @@
 //! Warns of engines whose version of tor the authorities do not recommend.
 //!
-//! Most versions that are no longer recommended have faults that an attacker can use, and later ones cannot use the
-//! network at all. The warning is logged once for each version and reason. The metric, the API and the console show the
-//! same for each engine.
+//! Most versions that are no longer recommended have faults that an attacker can use, and after some time such versions
+//! cannot use the network at all. The warning is logged once for each version and reason. A metric, the API and the
+//! console show the same for each engine.
 
 use super::fleet::Fleet;
 use super::netdir::clients::Recommendation;
@@ -29,12 +29,12 @@ impl Recommendation {
 }
 
 impl Fleet {
-    /// Returns what the authorities say of this version of tor, by the newest directory.
+    /// Returns what the authorities recommend about this version of tor in the newest directory.
     pub(super) fn recommendation(&self, version: Version) -> Recommendation {
         self.netdir().map_or(Recommendation::Unknown, |dir| dir.clients().recommendation(version))
     }
 
-    /// Warns in the log if the authorities do not recommend this version, once for each version and reason.
+    /// Logs a warning if the authorities do not recommend this version. Does so only once for each version and reason.
     pub(super) fn warn_of_version(&self, version: Version) {
         let recommendation = self.recommendation(version);
         if let Some(advice) = recommendation.advice(version)

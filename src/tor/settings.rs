@@ -26,8 +26,8 @@ pub struct Settings {
     /// tor processes that run elsewhere and that this gateway controls, in addition to the engines that it starts. If
     /// this list is not empty and `engines` is 0, the gateway starts no engine.
     pub attach: Vec<Attach>,
-    /// True if the gateway itself connects to nothing but Tor. An attached tor that uses bridges while this is false is
-    /// reported.
+    /// True if the gateway itself makes no connections except through tor. If this is false and an attached tor uses
+    /// bridges, a warning is logged.
     pub only_tor: bool,
     /// The number of circuits per second that may be built through one guard, on average over a long time.
     pub circuits_per_second: f64,
@@ -38,9 +38,10 @@ pub struct Settings {
     /// The number of circuits to keep ready for an exit that is in use. Other exits get proportionally fewer. 0 keeps
     /// none.
     pub spare_circuits: u8,
-    /// The most spare circuits of one engine. If more are wanted, exits in use get theirs first.
+    /// The largest number of spare circuits of one engine. If the routes want more, the exits in use get theirs first.
     pub max_spare_circuits: u16,
-    /// The most streams on one circuit. Exits may limit this number, and all streams share one congestion window.
+    /// The largest number of streams on one circuit. It is bounded because exits may limit it, and because all streams
+    /// of a circuit share one congestion window.
     pub streams_per_circuit: u16,
     /// How long after its first use a circuit accepts new streams.
     pub circuit_dirty: Duration,
@@ -83,7 +84,8 @@ impl Default for Settings {
             // use.
             circuit_timeout: Duration::from_secs(15),
             spare_circuits: SPARES,
-            // At one circuit a second, 64 are built in the first minute after a start. Each costs the engine 12 KiB.
+            // At one circuit per second, 64 circuits are built in about the first minute after a start. Each costs the
+            // engine 12 KiB.
             max_spare_circuits: 64,
             // Exits may limit the streams of a circuit to 100 a second with a burst of 300. But the congestion window
             // of the circuit becomes the bottleneck with far fewer streams.
@@ -106,7 +108,8 @@ pub const DEFAULT_ENGINES: usize = 2;
 const BEHIND_A_NAME: usize = 16;
 
 impl Attach {
-    /// Returns one entry for each engine that this entry of the configuration may become.
+    /// Returns one entry for each engine that this entry of the configuration may need: several if `every_address` is
+    /// true.
     pub(super) fn engines(self) -> impl Iterator<Item = Self> {
         let count = if self.every_address { BEHIND_A_NAME } else { 1 };
         std::iter::repeat_n(self, count)
@@ -114,8 +117,8 @@ impl Attach {
 }
 
 impl Settings {
-    /// Leaves out attached tor processes with `every_address` whose host name does not exist now. Otherwise the engines
-    /// that this gateway starts would wait for them.
+    /// Removes attached tor processes with `every_address` whose host name does not exist now. Otherwise the engines
+    /// that this gateway starts would wait for these tor processes.
     pub async fn without_missing(mut self) -> Self {
         let mut there = Vec::new();
         for attach in self.attach {

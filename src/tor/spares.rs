@@ -1,7 +1,8 @@
-//! Divides wanted spare circuits among engines, and bounds their sum. Pure: no I/O.
+//! Divides the wanted spare circuits among engines, and limits the number of spare circuits of each engine. Pure: no
+//! I/O.
 //!
-//! An engine builds about one circuit a second, and most of them are for clients. So an engine keeps a bounded number of
-//! spares, however many routes there are: first those of the exits that carried something lately.
+//! An engine builds about one circuit a second, and most of them are for clients. So an engine keeps a bounded number
+//! of spares, however many routes there are: the spares of the exits that were in use lately come first.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use super::circuit::pool::Key;
 use crate::exit::Fingerprint;
 use crate::route::{Rank, SPARES, WantedExit};
 
-/// The spares to one exit that are wanted of one engine.
+/// The spare circuits to one exit that one engine should keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Share {
     pub(super) key: Key,
@@ -19,22 +20,23 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// Returns the spares to one exit. `each` is the number that an exit in use gets by the configuration.
+    /// Returns the spare circuits to one exit. `each` is the configured number for an exit in use.
     pub(super) fn new(exit: Fingerprint, want: &WantedExit, each: u8) -> Self {
         let spares = (u16::from(want.spares) * u16::from(each)).div_ceil(u16::from(SPARES));
         let key = Key { exit, hops: if want.hops == 2 { 2 } else { 3 }, lasting: None };
         Self { key, spares: u8::try_from(spares).unwrap_or(u8::MAX), rank: want.rank }
     }
 
-    /// Divides the spares between the first two of `engines` engines, so the crash of one engine delays nobody.
+    /// Divides the spare circuits between the first two of `engines` engines. If one engine crashes, the other has
+    /// spares.
     pub(super) fn halves(self, engines: usize) -> [Self; 2] {
         let first = if engines < 2 { self.spares } else { self.spares.div_ceil(2) };
         [Self { spares: first, ..self }, Self { spares: self.spares - first, ..self }]
     }
 }
 
-/// Returns the spares that an engine keeps: at most `most`, and those of the highest rank first. Among equal ranks the
-/// order never changes, because each change would cost builds.
+/// Returns the number of spare circuits for each kind of circuit that an engine keeps: at most `most` in all, and those
+/// of the highest rank first. Equal ranks have a fixed order, because each change of the order would cost builds.
 pub(super) fn bounded(mut shares: Vec<Share>, most: u16) -> BTreeMap<Key, u8> {
     shares.sort_by_key(|share| (Reverse(share.rank), share.key));
     let mut left = most;

@@ -61,7 +61,7 @@ impl Username {
 }
 
 /// A dial that has a ticket number (its SOCKS username) and waits for its stream. Dropping this value ends the wait. If
-/// tor already has the stream then, the stream lives until its socket is closed.
+/// tor has already opened the stream by then, the stream lives until its socket is closed.
 #[derive(Debug)]
 pub struct Expected {
     engine: Arc<Engine>,
@@ -82,7 +82,7 @@ impl Expected {
         Username::Ticket(self.ticket).write()
     }
 
-    /// Returns true if this version of tor may report success for a stream that its exit ended without a reason.
+    /// Returns true if this version of tor may report success for a stream that the exit ended without a reason.
     pub fn may_be_false_success(&self) -> bool {
         self.engine.version().is_some_and(|version| version < Version::KNOWS_MISSING_REASON)
     }
@@ -107,15 +107,15 @@ pub struct Doubt {
 }
 
 impl Doubt {
-    /// Makes the engine test whether the circuit is dead or hangs. In both cases the dials that wait on this circuit
-    /// get an error. Returns the time when the test was sent that shows whether the first relay answers. Such a test may
-    /// have been sent a moment ago. Returns `None` if there is none.
+    /// Lets the engine test whether the circuit is dead or hangs. If so, the dials that wait on this circuit get an
+    /// error. Returns when the test that shows whether the first relay answers was sent: now, or a moment ago. Returns
+    /// `None` if no test was sent.
     pub fn test(&self) -> Option<Instant> {
         self.engine.doubt(self.run, self.circuit)
     }
 
-    /// Registers one more stream on the same circuit. A dial probes the exit with this stream. Returns `None` if the
-    /// circuit does not exist any more.
+    /// Registers one more stream on the same circuit, with which a dial tests the exit. Returns `None` if the circuit
+    /// does not exist any more.
     pub fn probe(&self) -> Option<Expected> {
         self.engine.lend_again(self.run, self.circuit)?.expect(false).ok()
     }
@@ -169,7 +169,8 @@ impl Streams {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Creates a ticket number for the stream of a dial that will use the circuit of `lease`.
+    /// Registers the stream of a dial that will use the circuit of `lease`, and gives it a number by which tor's events
+    /// are matched to the dial.
     pub(super) fn expect(&self, lease: Lease, addr: Addr) -> Expected {
         let ((seen, on_seen), (end, on_end)) = (oneshot::channel(), oneshot::channel());
         let (engine, run, circuit) = (lease.engine.clone(), lease.run, lease.circuit);

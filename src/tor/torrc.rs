@@ -279,8 +279,8 @@ pub struct EnginePaths<'a> {
     pub owner: u32,
     /// The guard that tor must use. `None` until a guard is chosen.
     pub guard: Option<Fingerprint>,
-    /// The index of this engine (from 0) and the total count of engines. With both values, bridges are divided among
-    /// the engines.
+    /// The index of this engine (from 0) and the number of all engines. With both values, bridges are divided among
+    /// engines.
     pub engine: (usize, usize),
     /// The GeoIP file (countries of addresses). `None` if no such file is configured. tor needs the file only if the
     /// user's lines contain countries.
@@ -334,8 +334,8 @@ pub fn render(place: &EnginePaths<'_>, user: &UserLines) -> String {
     put("CookieAuthentication", "1");
     put("__OwningControllerProcess", &place.owner.to_string());
     let socket = |name: &str| format!("unix:{}", path(&place.sockets.join(name)));
-    // The gateway decides which streams share a circuit. If tor also isolated streams, tor would log a bug for each
-    // second stream.
+    // The gateway decides which streams share a circuit. If tor also isolated streams, it would log a bug message for
+    // each further stream on the same circuit.
     let ours =
         "NoIsolateClientAddr NoIsolateSOCKSAuth NoIsolateClientProtocol SessionGroup=1 NoOnionTraffic ExtendedErrors";
     put("SocksPort", &format!("{} IPv4Traffic NoIPv6Traffic {ours}", socket(SOCKS_SOCKET)));
@@ -367,7 +367,8 @@ pub fn render(place: &EnginePaths<'_>, user: &UserLines) -> String {
     for (key, value) in &user.lines {
         if key.eq_ignore_ascii_case("Bridge") {
             bridge += 1;
-            // If there are fewer bridges than engines, several engines share one bridge.
+            // If there are fewer bridges than engines, several engines share one bridge. Otherwise each bridge belongs
+            // to one engine.
             if bridges >= engines && (bridge - 1) % engines.max(1) != engine {
                 continue;
             }

@@ -8,12 +8,12 @@ use std::str::FromStr;
 pub struct Version(pub [u16; 4]);
 
 impl Version {
-    /// The oldest accepted version: the first of the oldest series that the authorities still support. They dropped
-    /// 0.4.8 on 2026-09-02.
+    /// The oldest version that the gateway accepts: the first of the oldest series that the authorities still support.
+    /// The authorities stopped the support of 0.4.8 on 2026-09-02.
     pub const OLDEST: Self = Self([0, 4, 9, 0]);
 
-    /// From this version on, tor reports a stream as failed if its exit ended it without a reason (END with reason 0).
-    /// Before, tor reported such a stream as open, and closed it at once.
+    /// The first version of tor that reports a stream as failed if the exit ended the stream without a reason (END with
+    /// reason 0). Older versions report such a stream as open, and close it immediately.
     pub const KNOWS_MISSING_REASON: Self = Self([0, 4, 9, 13]);
 
     /// Returns the series of this version: 0.4.9 for 0.4.9.11.
@@ -53,7 +53,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// Advice for a tor that is too old. This text is the end of every message about it.
+/// Advice to update a tor that is too old. Every message about such a tor ends with this text.
 pub const UPDATE: &str =
     "install a current tor (docs/current-tor.md says how for each distribution), and restart exitgate";
 

@@ -2,16 +2,16 @@
 //! Pure: no I/O.
 //!
 //! Relays count the circuits that each client address builds, and refuse an address that builds too many. tor does not
-//! limit circuits that a controller builds, so this gateway must limit them. Whatever the classes do, the builds of any
-//! time `t` are at most `burst + rate * t`.
+//! limit circuits that a controller builds, so this gateway must limit them. In any period of the length `t`, all
+//! classes together start at most `burst + rate * t` builds.
 //!
-//! - A *live* build has a waiting client. It may take the last token, so the first builds after a quiet time start at
-//!   once.
-//! - A *spare* leaves half of the burst to live builds.
-//! - A *check* takes only what would be lost because the bucket is nearly full. So checks may use all of an idle
-//!   engine's rate, and the clients that come next still find the whole burst.
-//! - A *nudge* (a test circuit of the engine) is for circuits that carry clients' streams. It may take the last token,
-//!   but nudges have a smaller bucket of their own, so they cannot use up the burst.
+//! - A *live* build has a waiting client. It may take the last token, so the first builds after a quiet time start
+//!   immediately.
+//! - A *spare* is built only while at least half of the burst is left for live builds.
+//! - A *check* (a build for the tester of exits) takes only tokens that would be lost because the bucket is nearly
+//!   full. So checks may use all of an idle engine's rate, and the clients that come next still find the whole burst.
+//! - A *nudge* is a short test circuit, which shows whether circuits with clients' streams are dead. It may take the
+//!   last token, but nudges have a smaller bucket of their own, so they cannot use up the burst.
 //!
 //! While clients want more than the rate, spares and checks would wait for ever. Therefore each of the two gets the
 //! next token after it has waited as long as its [`SHARE`] of the rate needs for one token.
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What a circuit is built for.
+/// The purposes for which a circuit is built.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BuildClass {
     /// A client waits for the circuit.
@@ -38,12 +38,12 @@ pub enum BuildClass {
 /// from 1/20 to 1/5 works: clients keep most of the rate, and a check waits some seconds and not minutes.
 const SHARE: f64 = 1.0 / 8.0;
 
-/// The number of tokens below a full bucket to which checks may go. With one token, a check that starts late would lose
-/// a part of the rate, because a full bucket gains nothing.
+/// The number of tokens below a full bucket to which checks may go. With 1.0, a check that starts a little late would
+/// find a full bucket, which gains no more tokens, and a part of the rate would be lost.
 const CHECK_ROOM: f64 = 2.0;
 
-/// The part of the rate and of the burst that nudges may use. A nudge is one hop shorter than a circuit, and two nudges
-/// in three show that nothing is wrong. Not tuned.
+/// The part of the rate and of the burst that nudges (test circuits) may use. A nudge is one hop shorter than a circuit
+/// for clients, and two nudges in three find no fault. Not tuned.
 const NUDGE_SHARE: f64 = 1.0 / 2.0;
 
 /// A token bucket: one token per circuit build.
@@ -52,7 +52,8 @@ pub struct BuildRate {
     rate: f64,
     burst: f64,
     tokens: f64,
-    /// The tokens that nudges may take. Each of them also takes a token of the bucket.
+    /// The tokens in the bucket of the nudges (test circuits). Each nudge takes a token here and one of the main
+    /// bucket.
     nudges: f64,
     at: Instant,
     /// Since when a spare waits for a token. `None` if no spare waits.
@@ -86,7 +87,8 @@ impl BuildRate {
         self.at = self.at.max(now);
     }
 
-    /// Returns how many tokens a build of this class leaves in the bucket for live builds.
+    /// Returns the number of tokens below which a build of this class must not take the bucket. The rest is for live
+    /// builds.
     fn floor(&self, class: BuildClass) -> f64 {
         match class {
             BuildClass::Live | BuildClass::Nudge => 0.0,
@@ -95,7 +97,8 @@ impl BuildRate {
         }
     }
 
-    /// Returns the field that has the time since when a class waits. `None` for classes without a guaranteed share.
+    /// Returns the field with the time since when a build of this class waits. `None` for classes without a guaranteed
+    /// share.
     fn waits(&mut self, class: BuildClass) -> Option<&mut Option<Instant>> {
         match class {
             BuildClass::Spare => Some(&mut self.spare_waits),
@@ -104,8 +107,8 @@ impl BuildRate {
         }
     }
 
-    /// Returns the time when a waiting class has waited for its share. From then on it goes before live builds. `None`
-    /// if the class does not wait or has no share.
+    /// Returns the time at which a waiting class has waited for its share. From then on its next build goes before live
+    /// builds. `None` if no build of the class waits, or if the class has no share.
     fn share_due(&self, class: BuildClass) -> Option<Instant> {
         let since = match class {
             BuildClass::Spare => self.spare_waits,
@@ -189,7 +192,7 @@ mod tests {
         Duration::from_secs_f64(count)
     }
 
-    /// How many builds of a class start at once.
+    /// The number of builds of a class that start at the time `now`.
     fn at_once(rate: &mut BuildRate, class: BuildClass, now: Instant) -> usize {
         (0..100).filter(|_| rate.take(class, now)).count()
     }
@@ -327,7 +330,8 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
-        /// Relays count the builds of every stretch of time, so not only the sum from the start must be bounded.
+        /// Relays count the builds of every period, so the builds of every period must be limited, not only their sum
+        /// since the start.
         #[test]
         fn no_mix_of_classes_is_taken_for_a_flood(
             rate in 0.1f64..5.0,
@@ -348,7 +352,7 @@ mod tests {
                     break;
                 }
             }
-            // The relay's bucket, with the same values as ours.
+            // A token bucket as the relay has it, with the same values as the bucket of the gateway.
             let (mut bucket, mut last) = (f64::from(burst), start);
             for at in taken {
                 bucket = (bucket + (at - last).as_secs_f64() * rate).min(f64::from(burst)) - 1.0;

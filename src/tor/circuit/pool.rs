@@ -100,7 +100,7 @@ pub struct BuildId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WaiterId(pub u64);
 
-/// Who asks for a circuit.
+/// Who needs a circuit, and for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Requester {
     /// The isolation key. Requests with the same key may share circuits.
@@ -129,7 +129,7 @@ pub enum LeaseAnswer {
     Lent(CircuitId, Arc<[Fingerprint]>),
     /// The request must wait for [`Effect::Grant`] or [`Effect::Refuse`].
     Wait(WaiterId),
-    /// The build for this request could not begin before the request's deadline.
+    /// The request is refused, because its build could not begin before its deadline.
     Busy,
 }
 
@@ -152,7 +152,7 @@ struct Circuit {
     built: Instant,
     /// The isolation key that the circuit belongs to. `None` for a spare circuit.
     owner: Option<Isolation>,
-    /// True if the circuit carries checks, and false if it carries clients' streams or none yet.
+    /// True if the circuit carries streams of checks. False if the circuit carries clients' streams, or no stream yet.
     check: bool,
     first_use: Option<Instant>,
     last_use: Instant,
@@ -188,7 +188,8 @@ struct Build {
     /// The isolation key that the circuit will belong to. `None` for a spare circuit.
     owner: Option<Isolation>,
     state: BuildState,
-    /// The number of relays that have answered, and the time of the last answer.
+    /// The number of relays that have answered this build, and the time of the last answer. `None` before the first
+    /// answer.
     reached: (usize, Option<Instant>),
 }
 
@@ -220,7 +221,7 @@ struct Group {
 }
 
 impl Group {
-    /// Returns the number of failed builds in a row after which the waiting requests get an error.
+    /// Returns the number of failed builds in a row after which the requests that wait for this circuit get an error.
     fn attempts(&self) -> u32 {
         if self.class == BuildClass::Check { CHECK_ATTEMPTS } else { ATTEMPTS }
     }
@@ -235,7 +236,7 @@ struct Queues {
 }
 
 impl Queues {
-    /// Returns the queue of a class. Nudges are never queued: the engine tries them again itself.
+    /// Returns the queue of a class. Nudges (test circuits) are never queued: the engine tries again later by itself.
     fn of(&mut self, class: BuildClass) -> &mut VecDeque<BuildId> {
         match class {
             BuildClass::Live | BuildClass::Nudge => &mut self.live,
@@ -249,7 +250,7 @@ impl Queues {
     }
 }
 
-/// The recent failed builds of spare circuits for one kind of circuit.
+/// The recent failures of spare circuits of one kind. No new spare of this kind is built before the time `until`.
 #[derive(Clone, Copy, Debug)]
 struct Trouble {
     failures: u32,
@@ -262,18 +263,18 @@ pub struct Pool {
     limits: Limits,
     pace: BuildRate,
     circuits: HashMap<CircuitId, Circuit>,
-    /// For each kind of circuit, the ids of the complete circuits.
+    /// The kind of circuit → the ids of the complete circuits of this kind.
     by_key: HashMap<Key, Vec<CircuitId>>,
     builds: BTreeMap<BuildId, Build>,
-    /// For each circuit id that tor has assigned to a running build, the id of that build.
+    /// The circuit id that tor has assigned to a running build → the id of the build.
     launched: HashMap<CircuitId, BuildId>,
     queues: Queues,
     times: BuildTimes,
     groups: HashMap<(Key, Isolation), Group>,
-    /// For each kind of circuit, the number of spare circuits to keep.
+    /// The kind of circuit → the number of spare circuits to keep.
     wanted: BTreeMap<Key, u8>,
     trouble: HashMap<Key, Trouble>,
-    /// The time of the last answer of the guard to a build.
+    /// The time when the guard last answered a build. `None` if the guard has answered none.
     heard: Option<Instant>,
     next: u64,
     effects: Vec<Effect>,

@@ -6,25 +6,27 @@ use tokio::time::Instant;
 
 use super::super::netdir::Netdir;
 
-/// A directory with more missing microdescriptors than one in this number is repaired soon (100 means 1 %).
+/// If more than one relay in this number has no microdescriptor, the directory is soon read again. 100 means 1 %.
 const MISSING_PART: usize = 100;
 
-/// The pause before the first repair. Many microdescriptors are missing when a consensus has just arrived, and tor
-/// fetches them within a minute. Few are missing because no relay has them, which lasts.
+/// The pause before the directory is first read again: 60 s if many microdescriptors are missing, 600 s if few are.
+/// Many are missing when a consensus has just arrived, and tor fetches them within a minute. If few are missing,
+/// usually no relay has them.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
 
-/// The longest pause between two repairs. By then there is a new consensus anyway.
+/// The longest pause before the directory is read again for missing microdescriptors. After an hour there is a new
+/// consensus anyway.
 const PAUSE_MAX: Duration = Duration::from_secs(3600);
 
-/// A tor of another machine that does not tell which consensus it has is asked for its directory this often at most.
+/// The pause between two reads of the directory of an attached tor that does not tell which consensus it has.
 const BLIND: Duration = Duration::from_secs(3600);
 
-/// What matters here of a directory that was read.
+/// The facts about a directory that was read which decide when to read it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Edition {
     pub(super) valid_after: Option<SystemTime>,
     pub(super) relays: usize,
-    /// How many relays have no microdescriptor.
+    /// The number of relays without a microdescriptor.
     pub(super) missing: usize,
 }
 
@@ -42,34 +44,35 @@ impl Edition {
     }
 }
 
-/// A file as its folder describes it.
+/// The size and the time of a file, as the file system reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileState {
     pub(super) modified: SystemTime,
     pub(super) bytes: u64,
 }
 
-/// The files of a directory. A missing file is `None`.
+/// The state of the files of a directory. A missing file is `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Files {
     pub(super) consensus: Option<FileState>,
-    /// The time in the consensus from which it is valid.
+    /// The time from which the consensus is valid, as the consensus itself states it.
     pub(super) valid_after: Option<SystemTime>,
     pub(super) microdescs: [Option<FileState>; 2],
 }
 
-/// When missing microdescriptors are looked for again: the pauses double until a new consensus arrives.
+/// When the directory is read again because microdescriptors are missing. The pauses double until a new consensus
+/// arrives.
 #[derive(Debug, Default)]
 pub(super) struct Repair {
     valid_after: Option<SystemTime>,
     tries: u32,
     next: Option<Instant>,
-    /// When a directory was last read, whatever was found.
+    /// When a directory was last read, even if the read found nothing.
     read: Option<Instant>,
 }
 
 impl Repair {
-    /// Records that a directory was read.
+    /// Records that the directory `found` was read at the time `now`.
     pub(super) fn note(&mut self, found: Edition, now: Instant) {
         if self.valid_after != found.valid_after {
             (self.valid_after, self.tries) = (found.valid_after, 0);
@@ -84,7 +87,8 @@ impl Repair {
     }
 }
 
-/// Decides for a folder whose files are `files` now and were `last` when they were last read.
+/// Decides whether to read the directory in an engine's folder. `files` is the state of the files now, and `last` is
+/// their state when they were last read.
 pub(super) fn in_folder(
     copy: Option<Edition>,
     files: Files,
@@ -93,14 +97,15 @@ pub(super) fn in_folder(
     now: Instant,
 ) -> bool {
     let Some(copy) = copy else { return true };
-    // Files that were never read may contain what another engine's files lack.
+    // Files that were never read may contain what the files of other engines lack.
     let changed = last != Some(files);
     let is_newer = files.valid_after > copy.valid_after;
     let may_repair = files.valid_after == copy.valid_after && repair.is_due(copy, now);
     changed && (is_newer || may_repair)
 }
 
-/// Decides for a tor that runs elsewhere. `offered` is the time from which its consensus is valid, if it tells that.
+/// Decides whether to read the directory of an attached tor over its control port. `offered` is the time from which the
+/// consensus of this tor is valid. `None` if tor does not tell the time.
 pub(super) fn at_control_port(
     copy: Option<Edition>,
     offered: Option<SystemTime>,

@@ -89,8 +89,8 @@ impl Engine {
             match circuit {
                 Some(circuit) => {
                     circuits.pool.launched(build, circuit, now);
-                    // If the pool gave up this build before tor answered, the circuit is closed. Its end then says
-                    // nothing about its relays, so its path is not kept.
+                    // If the pool gave up this build before tor answered, the circuit is closed. The end of such a
+                    // circuit says nothing about its relays, so its path is not kept.
                     let wanted = circuits.pool.knows(circuit);
                     circuits.launched.extend(planned.filter(|_| wanted).map(|planned| (circuit, planned)));
                 }

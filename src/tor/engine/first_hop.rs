@@ -1,9 +1,9 @@
-//! What an engine knows about the first hop of its circuits: the guard or bridge. Pure: no I/O.
+//! Records what an engine knows about the first hop of its circuits (the guard or bridge). Pure: no I/O.
 //!
 //! A silent first hop looks the same whether the guard is down or this machine has no network. So this module only
-//! decides whether the first hop is silent; [`super::super::liveness`] decides why. One answer that is missing proves
-//! nothing: a relay behind the guard may have dropped the question. So silence is *confirmed* by two different sources,
-//! and any answer of the guard ends the doubt.
+//! decides whether the first hop is silent; [`super::super::liveness`] decides why. One missing answer proves nothing,
+//! because a relay behind the guard may have lost the question. So silence is *confirmed* by two different sources, and
+//! any answer of the guard ends the doubt.
 
 use std::collections::BTreeSet;
 
@@ -11,23 +11,23 @@ use tokio::time::Instant;
 
 use crate::exit::Fingerprint;
 
-/// The number of different sources that confirm a silence.
+/// The number of different sources that confirm that the first hop is silent.
 const SOURCES: usize = 2;
 
-/// What got no answer from the first hop.
+/// A question that got no answer from the first hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
     /// A nudge (a short test circuit) over the guard and this relay.
     Nudge(Fingerprint),
     /// A test circuit with this number, built only to test the guard.
     Test(u64),
-    /// A circuit that was to be used.
+    /// A circuit for clients, spares or checks.
     Build,
-    /// tor could not connect, and no answer came from the network.
+    /// A connection of tor to the first hop that failed without any answer from the network.
     Connection,
-    /// The network refused a connection.
+    /// A connection of tor to the first hop that the network refused.
     Refusal,
-    /// This machine slept. A connection that lived before may be gone.
+    /// This machine slept, so its connection to the first hop may be lost.
     Sleep,
 }
 
@@ -36,11 +36,11 @@ pub(super) enum Source {
 pub(super) enum Hop {
     /// The first hop has never answered in this run of tor.
     New,
-    /// The first hop has answered, and nothing that is known speaks against it.
+    /// The first hop has answered, and no later question is without an answer.
     Proven,
-    /// One source got no answer.
+    /// One source got no answer, and the first hop has not answered since.
     Doubted,
-    /// Several sources got no answer. The time is when the oldest of their questions was sent.
+    /// Several sources got no answer. The time is that of the oldest question without an answer.
     Silent(Instant),
 }
 
@@ -60,8 +60,8 @@ impl FirstHop {
         changes
     }
 
-    /// Records that a question, sent at the time `sent`, got no answer in time. Returns true if the silence is now
-    /// confirmed and was not before. A question that is older than the last answer proves nothing.
+    /// Records that a question, which was sent at the time `sent`, got no answer in time. Returns true if this confirms
+    /// the silence, which was not confirmed before. A question that is older than the last answer proves nothing.
     pub(super) fn unanswered(&mut self, source: Source, sent: Instant) -> bool {
         if self.heard.is_some_and(|heard| heard >= sent) {
             return false;
@@ -81,7 +81,7 @@ impl FirstHop {
         !was_silent
     }
 
-    /// Makes a silence begin at `now`, because tor connects anew.
+    /// Lets a silence begin again at `now`, because tor connects to the first hop again.
     pub(super) fn restart(&mut self, now: Instant) {
         if self.is_silent() {
             self.since = Some(now);
@@ -101,7 +101,7 @@ impl FirstHop {
         matches!(self.state(), Hop::Silent(_))
     }
 
-    /// Returns the time of the last answer.
+    /// Returns the time of the last answer of the first hop. `None` if there was none.
     pub(super) fn heard(&self) -> Option<Instant> {
         self.heard
     }

@@ -30,7 +30,7 @@ const SOCKET_NAME: usize = "/control".len();
 /// How long we wait for the end of a tor of an earlier gateway. Such a tor usually ends in about 20 ms.
 const ORPHAN_END: Duration = Duration::from_secs(5);
 
-/// The time between two checks whether the tor of an earlier gateway has ended. Not tuned.
+/// The pause between two checks of whether the tor of an earlier gateway has ended. Not tuned.
 const ORPHAN_LOOK: Duration = Duration::from_millis(50);
 
 /// The names of the files in which tor stores its directory of relays.
@@ -79,7 +79,8 @@ impl Folder {
         &self.path
     }
 
-    /// Returns the folder of tor's sockets. It is the engine's folder, unless that path is too long for a socket.
+    /// Returns the folder of tor's sockets. It is the engine's folder, or a folder with a shorter path if the path of
+    /// the engine's folder is too long for a socket.
     pub(in crate::tor) fn sockets(&self) -> &Path {
         &self.sockets
     }
@@ -146,8 +147,8 @@ impl Folder {
         tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?
     }
 
-    /// Replaces a file that must not be lost: after a crash or a loss of power the file has its old or its new content.
-    /// The old content stays in the file `before`, unless it is empty.
+    /// Replaces a file that must not be lost. After a crash or a loss of power, the file has either its old or its new
+    /// content. The old content is kept in the file `before`, unless it is empty.
     pub(super) async fn replace(&self, name: &str, before: &str, text: String) -> io::Result<()> {
         let (path, before, folder) = (self.path.join(name), self.path.join(before), self.path.clone());
         let new = self.path.join(format!("{name}.new"));
@@ -268,7 +269,7 @@ mod tests {
             assert_eq!(read("guards").await.as_deref(), Some(text));
             assert_eq!(read("guards.before").await.as_deref(), before);
         }
-        // A file that lost its content does not take the place of the last good one.
+        // An empty file must not replace the copy with the last good content.
         fs::write(folder.path().join("guards"), "").unwrap();
         folder.replace("guards", "guards.before", "4".into()).await.unwrap();
         assert_eq!(read("guards.before").await.as_deref(), Some("2"));

@@ -17,10 +17,10 @@ use crate::tor::path::Entry;
 /// The name of the file in an engine's folder that contains the state of the guards.
 const FILE: &str = "guards.json";
 
-/// The name of the file with the state before the last change.
+/// The name of the file with the state of the guards before the last change.
 const BEFORE: &str = "guards.json.before";
 
-/// What limits the choice of a guard, beside the guards of other engines.
+/// What limits the choice of a guard, besides the guards of other engines.
 pub(super) struct GuardLimits<'a> {
     pub(super) rules: Rules,
     pub(super) reachable: &'a Reachable,
@@ -40,8 +40,8 @@ pub(super) enum Chosen {
 
 impl Engine {
     /// Reads the saved state of the guards. This happens only once, because afterwards the state in memory is newer. If
-    /// the file is damaged, the state before the last change is used. New guards are chosen only if there was no file,
-    /// or with a warning.
+    /// the file is damaged, the state before the last change is read instead. If that fails too, new guards are chosen
+    /// and a warning is logged. If there is no file, new guards are chosen without a warning.
     pub(super) async fn remember_guards(&self, folder: &Folder) {
         if self.guard().current().is_some() {
             return;

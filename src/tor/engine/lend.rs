@@ -26,15 +26,15 @@ pub(in crate::tor) struct Circuits {
     pub(super) pool: Pool,
     /// The number of the run of tor that the circuits belong to.
     pub(super) run: u64,
-    /// The guard or bridge where paths begin. `None` until it is chosen.
+    /// The guard or bridge where new paths begin. `None` until the guard or bridge is chosen.
     pub(super) entry: Option<Entry>,
     waiters: HashMap<WaiterId, oneshot::Sender<Result<Lease, LeaseFault>>>,
-    /// Builds for which tor has not sent a circuit id yet, by build id. The field `launched` has the builds with a
-    /// circuit id, by that id.
+    /// The builds for which tor has not sent a circuit id yet, by build id. The field `launched` contains the builds
+    /// that have a circuit id, by circuit id.
     pub(super) asked: HashMap<BuildId, PlannedBuild>,
     pub(super) launched: HashMap<CircuitId, PlannedBuild>,
     pub(super) nudges: Nudges,
-    /// When the first relay of a circuit last answered, in this run of tor.
+    /// When the first relay of a circuit last answered, in this run of tor. `None` if it has not answered.
     first_hop_answered: Option<Instant>,
 }
 
@@ -52,14 +52,14 @@ impl Circuits {
         }
     }
 
-    /// Records that the first relay of a circuit answered at the time `at`: it extended a circuit or passed on data from
-    /// the network.
+    /// Records that the first relay of a circuit answered at the time `at`. An answer is an extended circuit or data
+    /// from the network.
     pub(super) fn first_hop_answers(&mut self, at: Instant) {
         self.first_hop_answered = self.first_hop_answered.max(Some(at));
     }
 
-    /// Returns the actions that the pool requests, together with the data for them. The caller carries them out after
-    /// it has released the lock.
+    /// Returns the actions that the pool requests, together with the data for them. The caller must release the lock
+    /// before it carries out the actions.
     pub(super) fn jobs(&mut self) -> VecDeque<Job> {
         let effects = self.pool.effects();
         let job = |effect| match effect {
@@ -78,7 +78,7 @@ impl Circuits {
         self.pool.want(wanted, now);
     }
 
-    /// Returns true if the circuit exists.
+    /// Returns true if the circuit exists in the pool of this engine.
     pub(in crate::tor) fn has(&self, circuit: CircuitId) -> bool {
         self.pool.has(circuit)
     }
@@ -148,8 +148,8 @@ impl Engine {
     }
 
     /// Returns a lease on a circuit, either immediately or after the build of a circuit. The request is refused
-    /// immediately if its build could not begin before `deadline`, the deadline of the client. It waits for the circuit
-    /// until `deadline`, or for the time `patience` after its build could have begun.
+    /// immediately if its build could not begin before the client's `deadline`. The wait for the circuit ends at
+    /// `deadline`, or when the time `patience` has passed since the build could have begun.
     pub(in crate::tor) async fn ask(
         self: &Arc<Self>,
         key: Key,
@@ -178,7 +178,7 @@ impl Engine {
         }
     }
 
-    /// Returns how long a client's request waits until the build of its circuit can begin, at best.
+    /// Returns how long a client's request waits, in the best case, until the build of its circuit can begin.
     pub(in crate::tor) fn queue_wait(&self, key: Key, isolation: Isolation) -> Duration {
         self.circuits().pool.queue_wait(key, isolation, Instant::now())
     }

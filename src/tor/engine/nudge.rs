@@ -27,16 +27,16 @@ use crate::tor::event::CircuitId;
 use crate::tor::fault::StreamFault;
 use crate::tor::path::Link;
 
-/// The first number for the tags of the commands that build nudges. The tags of ordinary builds count from 1, those of
-/// trials from 1 << 63.
+/// The first tag for the commands that build nudges (test circuits over two relays). The tags of ordinary builds count
+/// from 1, and those of trials (tests of guards) from 1 << 63.
 const TAGS: u64 = 1 << 62;
 
 /// The least time between two nudges (test circuits) over the same link. It is longer than the time that tor waits for
 /// the answer to a stream.
 const AGAIN: Duration = Duration::from_secs(15);
 
-/// The most links over which a nudge (test circuit) is built at the same time. There is a limit because guards count
-/// the circuits of a client. Further links get their nudges in the next batch.
+/// The largest number of links over which a nudge (test circuit) is built at the same time. Guards count the circuits
+/// of a client, so there is a limit. Further links get their nudges in the next batch.
 const AT_ONCE: usize = 8;
 
 #[derive(Debug)]
@@ -46,23 +46,23 @@ struct Running {
     reached: bool,
 }
 
-/// The nudges that have no result yet.
+/// The nudges (test circuits) that have no result yet.
 #[derive(Debug, Default)]
 pub(super) struct Nudges {
     next: u64,
     asked: HashMap<u64, Link>,
     running: HashMap<CircuitId, Running>,
-    /// For each link (two relays), the time of its last nudge.
+    /// The link (two relays) → the time of its last nudge (test circuit).
     last: HashMap<Link, Instant>,
 }
 
-/// A nudge that got no answer in time.
+/// A nudge (test circuit) that got no answer in time.
 #[derive(Debug, PartialEq, Eq)]
 struct Silent {
     link: Link,
     circuit: Option<CircuitId>,
     reached: bool,
-    /// The time when the nudge was sent.
+    /// The time when the nudge (test circuit) was sent.
     sent: Instant,
 }
 
@@ -104,29 +104,31 @@ impl Nudges {
         silent
     }
 
-    /// Returns when the oldest of the nudges was sent that the guard has not answered yet.
+    /// Returns when the oldest nudge (test circuit) that the guard has not answered was sent. `None` if there is no
+    /// such nudge.
     pub(super) fn oldest_unanswered(&self) -> Option<Instant> {
         let running = self.running.values().filter(|running| !running.reached).map(|running| &running.link);
         self.asked.values().chain(running).filter_map(|link| self.last.get(link)).min().copied()
     }
 
-    /// Returns how many nudges may be sent now.
+    /// Returns how many more nudges (test circuits) may be sent now.
     fn room(&self) -> usize {
         AT_ONCE.saturating_sub(self.asked.len() + self.running.len())
     }
 }
 
 impl Engine {
-    /// Sends a nudge over the first link of a circuit on which a stream has waited long for its answer. Returns when the
-    /// latest nudge over this link was sent: now, or a moment ago. Returns `None` if there is none.
+    /// Sends a nudge (test circuit) over the first link of a circuit on which a stream has waited long for its answer.
+    /// Returns when the latest nudge over this link was sent: now, or a moment ago. Returns `None` if no nudge was
+    /// sent.
     pub(in crate::tor) fn doubt(self: &Arc<Self>, run: u64, circuit: CircuitId) -> Option<Instant> {
         let link = self.act(|circuits, _| circuits.pool.link(circuit).filter(|_| circuits.run == run))?;
         self.nudge(link);
         self.act(|circuits, _| circuits.nudges.last.get(&link).copied())
     }
 
-    /// Sends nudges over the links of circuits that use these relays. Called after some of those circuits were closed
-    /// by a relay. Returns false if some links must wait for the next batch.
+    /// Sends nudges (test circuits) over the links of circuits that use these relays. Called after a relay closed some
+    /// of those circuits. Returns false if some links must wait for the next batch.
     pub(super) fn suspect(self: &Arc<Self>, relays: &HashSet<Fingerprint>) -> bool {
         let (links, room) = self.act(|circuits, now| {
             let mut links = circuits.pool.links_over(relays);
@@ -152,7 +154,8 @@ impl Engine {
         tag.is_ok()
     }
 
-    /// Handles tor's answer to the command that built a nudge. Returns false if the tag does not belong to a nudge.
+    /// Handles tor's answer to the command that built a nudge (test circuit). Returns false if the tag does not belong
+    /// to a nudge.
     pub(super) fn nudge_answered(self: &Arc<Self>, tag: u64, circuit: Option<CircuitId>) -> bool {
         let is_one = tag & TAGS != 0;
         if is_one {
@@ -161,7 +164,8 @@ impl Engine {
         is_one
     }
 
-    /// Records that a circuit was extended by one relay.
+    /// Records that a circuit was extended by one relay, so its guard has answered. If the circuit is a nudge (test
+    /// circuit), the nudge records this too.
     pub(super) fn nudge_extended(self: &Arc<Self>, circuit: CircuitId) {
         self.act(|circuits, now| {
             circuits.first_hop_answers(now);
@@ -171,7 +175,8 @@ impl Engine {
         });
     }
 
-    /// Records that a circuit was built or closed. Returns true if the circuit was a nudge, which is then complete.
+    /// Records that a circuit was built or closed. Returns true if the circuit was a nudge (test circuit). The nudge
+    /// then has its result and is removed.
     pub(super) fn nudge_done(self: &Arc<Self>, circuit: CircuitId) -> bool {
         let was_one = self.act(|circuits, _| circuits.nudges.running.remove(&circuit).is_some());
         if was_one {
@@ -180,9 +185,9 @@ impl Engine {
         was_one
     }
 
-    /// Ends the dials that wait on circuits over links whose nudge got no answer. If the guard answered and the second
-    /// relay did not, gives up these circuits. Otherwise the guard may be at fault, and that is decided elsewhere:
-    /// returns these nudges with the time when each was sent.
+    /// Ends the dials that wait on circuits over links whose nudge (test circuit) got no answer. If the guard answered
+    /// and the second relay did not, gives up these circuits. Otherwise the guard may be at fault, which
+    /// `engine/first_hop.rs` decides: these nudges are returned, each with the time when it was sent.
     pub(super) fn end_silent(self: &Arc<Self>) -> Vec<(Source, Instant)> {
         let (mut unanswered, answer) = (Vec::new(), self.fleet.answer_time());
         for Silent { link, circuit, reached, sent } in self.act(|circuits, now| circuits.nudges.silent(answer, now)) {
@@ -200,7 +205,8 @@ impl Engine {
         unanswered
     }
 
-    /// Returns true if the circuit belongs to the pool, to a nudge or to a trial.
+    /// Returns true if the circuit belongs to the pool, is a nudge (test circuit over two relays), or is a trial (test
+    /// of a guard).
     pub(super) fn owns(self: &Arc<Self>, circuit: CircuitId) -> bool {
         self.act(|circuits, _| circuits.pool.knows(circuit) || circuits.nudges.running.contains_key(&circuit))
     }

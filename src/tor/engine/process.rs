@@ -21,8 +21,8 @@ const KEPT_LINES: usize = 8;
 /// The longest log line in bytes. Longer lines are cut; tor's own lines are shorter.
 const LINE: usize = 1000;
 
-/// How long tor may take to end after the command to end. tor takes 20 ms on a quiet machine. Twice this time must be
-/// less than the time that the shutdown of the gateway gives to killed tasks.
+/// How long tor may take to end after the command to end. tor takes 20 ms on a quiet machine. Two of these times must
+/// fit into the time that the shutdown of the gateway gives to killed tasks.
 const END: Duration = Duration::from_secs(3);
 
 /// How long the commands `tor --version` and `tor --verify-config` may take. They usually take about 30 ms.
@@ -76,7 +76,8 @@ pub(in crate::tor) async fn verify(binary: &Path, torrc: &Path) -> Result<Vec<St
 
 fn arguments(binary: &Path, torrc: &Path) -> Command {
     let mut command = Command::new(binary);
-    // The file defaults-torrc of the system (user, log, port) is meant for the system's own tor.
+    // The file defaults-torrc is not read, because its options (user, log, port) are meant for the tor service of the
+    // system.
     command.arg("-f").arg(torrc).args(["--defaults-torrc", "/dev/null"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command

@@ -48,11 +48,12 @@ const LOGIN_RETRY: Duration = Duration::from_millis(20);
 /// directory. On the public network the first engine has its directory within about 20 s.
 const SEED_WAIT: Duration = Duration::from_secs(60);
 
-/// The time between two look-ups of a host name, to find the address of one more attached tor.
+/// The pause between two look-ups of the host name of an attached tor, while the name has no free address for this
+/// engine.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// An engine that must end (because of the shutdown, or because its route was deleted) ends after it has had no stream
-/// for this time. The wait is needed because a connection that was accepted just before may still open a stream.
+/// An engine that must end (at the shutdown, or because its route was deleted) ends after it has had no stream for this
+/// time. A connection that was accepted just before may still open a stream.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// The pauses between restarts: they double with each failure and have a random part (jitter).
@@ -75,7 +76,7 @@ impl Backoff {
     }
 }
 
-/// Why a run of tor ended.
+/// Why a run of tor, or the attempt to start one, ended.
 #[derive(Debug)]
 pub(super) enum End {
     /// tor or its control connection broke, so the engine tries again.
@@ -86,7 +87,7 @@ pub(super) enum End {
     Absent,
 }
 
-/// The things that must be closed when an engine ends.
+/// The folder and the connection that must be closed when an engine ends.
 #[derive(Default)]
 struct Held {
     folder: Option<Arc<Folder>>,
@@ -255,14 +256,14 @@ async fn live_attached(
         version,
         rules: Rules { distinct_subnets: distinct },
         reachable: Reachable::of(|option| reach.get(option).cloned()),
-        may_probe: false, // that tor may run on another machine
+        may_probe: false, // an attached tor may run on another machine
         bridges,
     };
     let ports = Ports { live: Arc::new(live), events, folder: &folder, user: None };
     Ok(End::Broken(session::run(engine, ports).await))
 }
 
-/// Warns if an attached tor uses bridges and the gateway does not know that it must connect to nothing else.
+/// Warns if an attached tor uses bridges while the gateway may still make connections that do not go through tor.
 fn warn_of_bridges(engine: &Engine, beside_tor: bool) {
     if beside_tor {
         tracing::warn!(

@@ -44,14 +44,14 @@ const EVENTS: [&str; 6] = ["CIRC", "STREAM", "CIRC_BW", "STATUS_CLIENT", "NETWOR
 /// The time between two checks of the guard, of missing microdescriptors, and of whether tor still answers.
 const UPKEEP: Duration = Duration::from_secs(60);
 
-/// The time between two questions to tor whether its bootstrap is complete. tor sends no event when the bootstrap is
-/// complete.
+/// The pause between two questions to tor of whether its bootstrap is complete. tor sends no event for this.
 const BOOTSTRAP_LOOK: Duration = Duration::from_millis(500);
 
 /// Advice in the log for an operator whose tor makes no progress in its bootstrap.
 const STUCK_HELP: &str = "if this lasts, check that this machine is online, that its clock is right, and that no firewall blocks Tor; bridges are set by lines of tor.extra";
 
-/// The pause before a new directory is read, because microdescriptors arrive in the seconds after their consensus.
+/// The pause between the arrival of a consensus and the read of the new directory. Microdescriptors arrive in the
+/// seconds after their consensus.
 const DIRECTORY_SETTLES: Duration = Duration::from_secs(5);
 
 /// The addresses and settings that one run of an engine needs.
@@ -67,35 +67,36 @@ struct Session<'a> {
     engine: &'a Arc<Engine>,
     live: Arc<Live>,
     folder: &'a Folder,
-    /// The value of tor's option EntryNodes. `None` if this gateway has not set the option.
+    /// The guard to which this gateway has set tor's option EntryNodes. `None` if the gateway has not set the option.
     told: Option<Fingerprint>,
     trials: Trials,
     network_down: bool,
     directory_lost: bool,
     /// Whether the entry (guard or bridge) answers.
     hop: FirstHop,
-    /// When the entry was found to be silent. `None` while it answers.
+    /// When the entry was found to be silent. `None` while the entry answers.
     silent_since: Option<Instant>,
-    /// True if no engine had a guard that answers at some time of this silence, and tor has not connected anew since.
+    /// True if, at some time of this silence, no engine had a guard that answered. False again after tor has connected
+    /// anew.
     outage: bool,
-    /// True if the failures of this silence were withdrawn.
+    /// True if the guards that failed during this silence no longer count as failed.
     withdrawn: bool,
-    /// True if a new connection to the guard's address was possible in this silence.
+    /// True if the gateway could connect to the guard's address during this silence.
     reachable: bool,
     recovery: Recovery,
-    /// Where probes of the guard's address send their result.
+    /// The sender through which a probe (a connection to the guard's address) reports whether it succeeded.
     probes: mpsc::UnboundedSender<bool>,
-    /// The last tick, by the clock of the day and by the steady clock.
+    /// The time of the last tick, by the clock of the day and by the steady clock.
     last_tick: (SystemTime, Instant),
-    /// The directory that all engines share.
+    /// The newest directory of relays, which all engines share. `None` before the first directory was read.
     directory: watch::Receiver<Option<Arc<Netdir>>>,
-    /// The time when the directory of relays must be read again. `None` if nothing is due.
+    /// The time when the directory of relays must be read again. `None` if no read is due.
     directory_due: Option<Instant>,
     guard_due: Instant,
-    /// Relays of circuits that a relay has closed since the last tick, without the guard of each circuit.
+    /// The relays, without the guards, of circuits that were closed by a relay since the last tick.
     cut: HashSet<Fingerprint>,
-    /// The circuits that did not belong to the pool at the last check. If they still do not at the next check, they are
-    /// closed.
+    /// The circuits that did not belong to the pool at the last check. A circuit that does not belong to it at the next
+    /// check either is closed.
     strays: HashSet<CircuitId>,
 }
 
@@ -225,7 +226,8 @@ impl Session<'_> {
             Event::Circ(circ) => self.on_circ(circ).await,
             Event::CircBw(bw) => {
                 let path = self.engine.act(|circuits, now| {
-                    // The event counts the bytes of the last second, and the last byte may be as old as that.
+                    // The event counts the bytes of the last second. So the newest of these bytes may be one second
+                    // old.
                     if let Some(at) = now.checked_sub(Duration::from_secs(1)).filter(|_| bw.read > 0) {
                         circuits.first_hop_answers(at);
                     }
@@ -307,7 +309,7 @@ impl Session<'_> {
         if reached > 0 {
             self.engine.guard().note_build(guard, planned.exit(), false);
         } else if circ.reason == Some(CircReason::Destroyed) && self.is_entry(guard) {
-            self.hear(); // the guard refuses, so it is there
+            self.hear(); // a guard that refuses a circuit has answered
         }
     }
 

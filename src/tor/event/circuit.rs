@@ -26,8 +26,8 @@ pub struct Circ {
 }
 
 impl Circ {
-    /// Returns the number of relays that had answered when this circuit ended. If our own connection to the guard
-    /// closed, the number is 0, because then nothing is known about the relays after the guard.
+    /// Returns the number of relays that had answered when this circuit ended. The number is 0 if the connection
+    /// between tor and the guard closed, because then nothing is known about the relays after the guard.
     pub fn reached(&self) -> usize {
         if self.reason == Some(CircReason::ConnectionClosed) { 0 } else { self.path.len() }
     }

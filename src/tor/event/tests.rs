@@ -135,7 +135,8 @@ fn the_end_of_a_circuit_shows_how_far_it_came() {
         ("7 FAILED REASON=DESTROYED REMOTE_REASON=RESOURCELIMIT".to_owned(), 0, true, true),
         (format!("7 FAILED {GUARD} REASON=DESTROYED REMOTE_REASON=HIBERNATING"), 1, true, true),
         (format!("7 FAILED {GUARD},{MIDDLE} REASON=TIMEOUT"), 2, true, false),
-        // Our own connection closed: the relays behind it are not known to be at fault.
+        // The connection between tor and the guard closed. This does not show that the relays after the guard are at
+        // fault.
         (format!("7 FAILED {GUARD},{MIDDLE} REASON=CHANNEL_CLOSED"), 0, true, false),
         (format!("7 FAILED {GUARD} REASON=DESTROYED REMOTE_REASON=CHANNEL_CLOSED"), 1, true, false),
     ] {

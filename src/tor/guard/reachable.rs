@@ -1,9 +1,9 @@
-//! Which guards this machine can reach: the FILTERED set of guard-spec. Pure: no I/O.
+//! Decides which guards this machine can reach: the FILTERED set of guard-spec. Pure: no I/O.
 //!
 //! A firewall may let out only some ports, or the machine may have only IPv6. The user tells tor so with options of its
 //! torrc. tor would refuse to connect to other guards, so such guards must not be chosen. The options have the meaning
-//! that tor gives them: a list is read from the left, the first rule that fits decides, and what fits no rule is
-//! rejected.
+//! that tor gives them: a list is read from the left, the first rule that fits an address decides, and an address that
+//! fits no rule is rejected.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -21,16 +21,16 @@ struct Rule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Net {
     Any,
-    /// All addresses of one version of IP; true for IPv6.
+    /// All IPv6 addresses if true, and all IPv4 addresses if false.
     Version(bool),
-    /// Addresses that equal this one in the first bits.
+    /// All addresses that equal this address in this number of first bits.
     Prefix(IpAddr, u8),
 }
 
-/// Which addresses this machine can reach.
+/// The rules that tell which addresses this machine can reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reachable {
-    /// `None` if every address can be reached.
+    /// The rules, in order. `None` if every address can be reached.
     rules: Option<Vec<Rule>>,
     v4: bool,
     v6: bool,
@@ -43,7 +43,7 @@ impl Default for Reachable {
 }
 
 impl Reachable {
-    /// The options of tor that this type reads.
+    /// The names of the options of tor from which this type is read.
     pub const OPTIONS: [&'static str; 6] = [
         "ReachableAddresses",
         "ReachableORAddresses",
@@ -53,8 +53,8 @@ impl Reachable {
         "ClientUseIPv6",
     ];
 
-    /// Reads the options. `value` returns all values of an option, with commas between them. A list that cannot be read
-    /// counts as not set, because tor has verified the options and knows better.
+    /// Reads the options of tor. `value` returns all values of an option, with commas between them, or `None` if the
+    /// option is not set. A list that cannot be parsed is ignored: tor itself has already accepted its options.
     pub fn of(value: impl Fn(&str) -> Option<String>) -> Self {
         let list = |option: &str| value(option).filter(|text| !text.trim().is_empty()).and_then(|text| rules(&text));
         let is = |option: &str, word: &str| value(option).is_some_and(|text| text.trim() == word);
@@ -101,7 +101,7 @@ fn first_bits(value: u128, bits: u8, length: u8) -> u128 {
     value.checked_shr(u32::from(length - bits.min(length))).unwrap_or(0)
 }
 
-/// Parses a list of rules. Returns `None` if one of them cannot be read.
+/// Parses a list of rules. Returns `None` if one of the rules cannot be parsed.
 fn rules(text: &str) -> Option<Vec<Rule>> {
     let rules = text.split(',').map(str::trim).filter(|rule| !rule.is_empty());
     let mut all = Vec::new();
@@ -111,7 +111,8 @@ fn rules(text: &str) -> Option<Vec<Rule>> {
     Some(all)
 }
 
-/// Parses one rule. `private` stands for several networks, so one rule may become several.
+/// Parses one rule. Returns several rules for `private`, because this word stands for several networks. Returns `None`
+/// if the text is not a rule.
 fn parse(text: &str) -> Option<Vec<Rule>> {
     let (word, rest) = text.split_once(char::is_whitespace).unwrap_or(("accept", text));
     let accept = match word.to_ascii_lowercase().as_str() {
@@ -140,7 +141,7 @@ fn parse(text: &str) -> Option<Vec<Rule>> {
     Some(nets.into_iter().map(|net| Rule { accept, net, ports }).collect())
 }
 
-/// The networks that tor calls private.
+/// The networks that the word `private` of tor's options stands for.
 const PRIVATE: [&str; 11] = [
     "0.0.0.0/8",
     "169.254.0.0/16",

@@ -49,8 +49,8 @@ pub(super) enum Reach {
     Maybe,
 }
 
-/// How long to wait before the next try of a guard that is down, in seconds. Each row has three values: the longest
-/// time that the guard has been down, the wait for a primary guard, and the wait for any other guard. The values are
+/// How long to wait before the next try of a guard that is down. Each row has three values in seconds: the longest time
+/// that the guard has been down, the wait for a primary guard, and the wait for any other guard. The values are
 /// `PRIMARY_GUARDS_RETRY_SCHED` and `GUARDS_RETRY_SCHED` of the specification.
 const RETRIES: [(u64, u64, u64); 4] = [
     (6 * 3600, 10 * 60, 3600),

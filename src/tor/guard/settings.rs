@@ -7,7 +7,8 @@ use super::bias::Limits;
 
 const DAY: u64 = 86_400;
 
-/// The values of the consensus. A value that is missing there is the default of the specification.
+/// The parameters from the consensus for the choice of guards. A parameter that is missing in the consensus has the
+/// default of the specification.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     /// How long a guard stays in the sample, in seconds.
@@ -24,7 +25,7 @@ pub(super) struct Settings {
     pub(super) min_fit: usize,
     /// The number of primary guards: the best guards, which are tried again sooner than others.
     pub(super) primary_guards: usize,
-    /// After this number of seconds without any success, our own network is taken to be down.
+    /// The number of seconds without any success of a guard after which this machine's own network counts as down.
     pub(super) internet_likely_down: u64,
     pub(super) bias: Limits,
 }

@@ -65,7 +65,7 @@ impl Bench {
         self.choose(seconds).unwrap().guard
     }
 
-    /// Chooses, and lets every guard that must be tested answer, until a guard is in use.
+    /// Chooses guards until one is in use. Each guard that must be tested answers its test.
     fn settled(&mut self, seconds: u64) -> Fingerprint {
         loop {
             match self.choose(seconds).unwrap() {

@@ -41,8 +41,8 @@ fn sort(mut found: Vec<(Entry, Option<Digest>)>, skipped: &mut Skipped) -> (Vec<
     (found.into_iter().map(|(entry, _)| entry).collect(), digests)
 }
 
-/// A list in which each different value is stored only once, and a map from the digest of a value's text to its index
-/// in the list. Texts of families have up to 40 kB, so the map does not contain them. The empty text has index 0.
+/// A list in which each different value is stored only once, and a map from the digest of a value's text to the value's
+/// index in the list. Family texts have up to 40 kB each, so the map stores digests. The empty text has index 0.
 struct Interned<T> {
     values: Vec<T>,
     numbers: HashMap<Digest, u32>,
@@ -69,7 +69,7 @@ struct Builder {
     policies: Interned<PortPolicy>,
     families: Interned<Family>,
     family_ids: Interned<Box<[u32]>>,
-    /// For each text of a family to which relays have proved that they belong, the number of that family.
+    /// The text of a family to which relays have proved that they belong → the number of that family.
     id_numbers: HashMap<Box<str>, u32>,
 }
 

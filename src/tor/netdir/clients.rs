@@ -1,9 +1,9 @@
-//! What the consensus says of versions of tor: the versions that the authorities recommend, and the subprotocols that a
-//! client must or should know.
+//! What the consensus states about versions of tor: the versions that the authorities recommend, and the subprotocols
+//! that a client must or should know.
 //!
 //! tor does not tell a controller which subprotocols it knows. But each relay's `pr` line tells what its version of tor
 //! knows, and client and relay are the same program. So the subprotocols of a version are those of a relay of this
-//! version. If the consensus lists no such relay, nothing is known of them.
+//! version. If the consensus lists no relay of this version, its subprotocols are not known.
 //!
 //! Pure: no I/O. [`crate::tor::recommended`] warns of versions that are not recommended.
 
@@ -13,11 +13,11 @@ use std::str::FromStr;
 
 use crate::tor::version::Version;
 
-/// The most versions that are read from one consensus. The public one recommends about 10, and its relays have about
-/// 40. The limit keeps a broken text from filling the memory.
+/// The largest number of versions of tor that are read from one consensus. The consensus of the public network
+/// recommends about 10, and its relays use about 40. The limit keeps a broken text from filling the memory.
 const MAX_VERSIONS: usize = 256;
 
-/// The most subprotocols that are read from one line. tor 0.4.9 has 14.
+/// The largest number of subprotocols that are read from one line. tor 0.4.9 has 14.
 const MAX_PROTOCOLS: usize = 64;
 
 /// A set of subprotocols with the versions of each, such as `Link=4-5 Relay=2-4`.
@@ -32,7 +32,7 @@ pub struct BadProtocols;
 impl FromStr for Protocols {
     type Err = BadProtocols;
 
-    /// Versions are numbers from 0 to 63, as in tor.
+    /// Accepts subprotocol versions from 0 to 63, as tor does.
     fn from_str(text: &str) -> Result<Self, BadProtocols> {
         let number = |text: &str| text.parse::<u32>().ok().filter(|number| *number < u64::BITS).ok_or(BadProtocols);
         let mut all = BTreeMap::new();
@@ -51,7 +51,7 @@ impl FromStr for Protocols {
 }
 
 impl Protocols {
-    /// Returns the part of `wanted` that is not in this set, as text. Empty if nothing is missing.
+    /// Returns the subprotocols of `wanted` that are not in this set, as text. Empty if none is missing.
     fn lacks(&self, wanted: &Self) -> String {
         let mut text = String::new();
         for (name, versions) in &wanted.0 {
@@ -65,21 +65,21 @@ impl Protocols {
     }
 }
 
-/// What the authorities say of one version of tor.
+/// What the directory authorities recommend about one version of tor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recommendation {
     /// The authorities recommend this version.
     Recommended,
-    /// The version is newer than all recommended ones of its series or of all series.
+    /// The version is newer than all recommended versions of its series, or of all series.
     New,
-    /// The authorities no longer recommend this version, usually because of faults. `newest` is the newest version that
-    /// they recommend.
+    /// The authorities no longer recommend this version, usually because it has faults. `newest` is the newest version
+    /// that they recommend.
     Outdated { newest: Version },
     /// The version does not know subprotocols that clients should know.
     LacksRecommended(Box<str>),
-    /// The version does not know subprotocols that clients must know. tor ends by itself in this case.
+    /// The version does not know subprotocols that clients must know. A tor of such a version ends by itself.
     LacksRequired(Box<str>),
-    /// The directory recommends no version, as in private networks, or there is no directory.
+    /// The consensus recommends no version, as in private networks, or there is no consensus.
     Unknown,
 }
 
@@ -102,19 +102,20 @@ impl Recommendation {
     }
 }
 
-/// What one consensus says of versions of tor.
+/// What one consensus states about versions of tor.
 #[derive(Clone, Debug, Default)]
 pub struct Clients {
     /// The versions that the authorities recommend to clients.
     versions: Vec<Version>,
     pub(super) recommended: Protocols,
     pub(super) required: Protocols,
-    /// For each version that a relay has, the subprotocols of the first such relay.
+    /// The versions of the relays' tor, each with the subprotocols of the first relay that has this version.
     relays: Vec<(Version, Protocols)>,
 }
 
 impl Clients {
-    /// Reads the list of recommended versions, which are separated by commas. Unreadable ones are left out.
+    /// Reads the list of recommended versions, which are separated by commas. Versions that cannot be parsed are left
+    /// out.
     pub(super) fn read_versions(&mut self, list: &str) {
         self.versions = list.split(',').filter_map(|text| text.parse().ok()).take(MAX_VERSIONS).collect();
     }
@@ -127,7 +128,7 @@ impl Clients {
         }
     }
 
-    /// Returns what the authorities say of this version.
+    /// Returns what the authorities recommend about this version.
     pub fn recommendation(&self, version: Version) -> Recommendation {
         if let Some((_, known)) = self.relays.iter().find(|(other, _)| *other == version) {
             let (must, should) = (known.lacks(&self.required), known.lacks(&self.recommended));
@@ -160,7 +161,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// The lists of the public network in July 2026, and what its relays of three versions know.
+    /// Returns the lists of the public network of July 2026, and the subprotocols of its relays with three versions of
+    /// tor.
     fn clients(list: &str) -> Clients {
         let mut clients = Clients::default();
         clients.read_versions(list);

@@ -59,7 +59,7 @@ pub(super) struct Consensus {
     pub(super) skipped: Skipped,
     /// True if the `r` line before was accepted, so the next lines belong to that relay.
     in_relay: bool,
-    /// The version of tor of the current relay. `None` if the relay has not told it.
+    /// The version of tor of the current relay. `None` if the consensus does not contain it.
     version: Option<Version>,
 }
 
@@ -131,9 +131,10 @@ impl Consensus {
     }
 }
 
-/// Returns the time from which the consensus at the beginning of this text is valid. Reads only the header.
+/// Returns the time from which a consensus is valid. Reads only its header. `None` if the header contains no such time.
 pub(super) fn valid_after(text: impl BufRead) -> io::Result<Option<u64>> {
-    /// The line is the fourth of the text. The limit keeps a broken text from being read to its end.
+    /// The largest number of lines to read. The line with the time is the fourth. The limit keeps the function from
+    /// reading a broken text to its end.
     const HEADER_LINES: usize = 20;
     let mut lines = Lines::new(text);
     for _ in 0..HEADER_LINES {

@@ -27,7 +27,7 @@ pub(super) struct Microdesc {
 }
 
 impl Microdesc {
-    /// Makes all fields empty, and keeps the memory of the texts for the next microdescriptor.
+    /// Empties all fields. The memory of the texts is kept for the next microdescriptor.
     fn clear(&mut self) {
         let Self { digest, has_ntor, v6, policy, policy_v6, family, family_ids } = self;
         (*digest, *has_ntor, *v6) = (Digest::default(), false, None);
@@ -67,7 +67,7 @@ impl Microdesc {
     }
 }
 
-/// Reads the microdescriptors of a text one after another, so only one of them is in memory.
+/// Reads the microdescriptors of a text one after another. Only one of them is in memory at a time.
 pub(super) struct Microdescs<R> {
     lines: Lines<R>,
     found: Microdesc,

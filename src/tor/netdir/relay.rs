@@ -33,7 +33,7 @@ impl<'a> Relay<'a> {
         self.entry().v4
     }
 
-    /// Returns the relay's OR port over IPv4. That over IPv6 is nearly always the same.
+    /// Returns the relay's OR port for IPv4. The port for IPv6 is nearly always the same.
     pub fn or_port(self) -> u16 {
         self.entry().or_port
     }

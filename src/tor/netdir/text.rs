@@ -40,13 +40,13 @@ pub(super) fn key_values(text: &str) -> impl Iterator<Item = (&str, i32)> + Clon
     })
 }
 
-/// The lines of a text that is read piece by piece, because a directory of 13 MB as one text would make the memory of
-/// the gateway larger for ever. Bytes that are not UTF-8 are replaced.
+/// Reads a text line by line. A directory has 13 MB, and the memory for a text of this size would never be returned to
+/// the operating system. Bytes that are not UTF-8 are replaced.
 pub(super) struct Lines<R> {
     text: R,
     bytes: Vec<u8>,
     line: String,
-    /// True if `line` is the next line.
+    /// True if `line` contains the next line.
     is_read: bool,
 }
 
@@ -55,7 +55,7 @@ impl<R: BufRead> Lines<R> {
         Self { text, bytes: Vec::new(), line: String::new(), is_read: false }
     }
 
-    /// Returns the next line without its line end, and does not go on. Returns `None` at the end of the text.
+    /// Returns the next line without its line end, and does not advance. Returns `None` at the end of the text.
     pub(super) fn current(&mut self) -> io::Result<Option<&str>> {
         if !self.is_read {
             self.bytes.clear();
@@ -71,7 +71,7 @@ impl<R: BufRead> Lines<R> {
         Ok(Some(&self.line))
     }
 
-    /// Goes on to the line after the current line.
+    /// Advances to the next line.
     pub(super) fn advance(&mut self) {
         self.is_read = false;
     }

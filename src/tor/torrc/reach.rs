@@ -1,8 +1,8 @@
-//! What the user's torrc lines say about the way to guards.
+//! What the user's lines in torrc say about how tor connects to guards.
 
 use super::UserLines;
 
-/// Options with which tor does not connect to guards directly, or not from the usual address.
+/// Options with which tor does not connect to guards directly, or connects from another address of this machine.
 const INDIRECT: &[&str] = &[
     "HTTPProxy",
     "HTTPSProxy",
@@ -15,12 +15,12 @@ const INDIRECT: &[&str] = &[
 ];
 
 impl UserLines {
-    /// Returns all values of an option with commas between them, or `None` if the user's lines do not set it.
+    /// Returns all values of an option with commas between them. `None` if the user's lines do not set the option.
     pub fn list(&self, option: &str) -> Option<String> {
         self.sets(option).then(|| self.values(option).collect::<Vec<_>>().join(","))
     }
 
-    /// Returns true if tor connects to guards directly: over no bridge, no proxy and no address of its own.
+    /// Returns true if tor connects to guards directly: without a bridge, a proxy or a configured source address.
     pub fn connects_directly(&self) -> bool {
         !self.use_bridges() && !INDIRECT.iter().any(|option| self.sets(option))
     }

@@ -1,4 +1,4 @@
-//! Tests which lines are refused for which reason, and what an engine's torrc contains.
+//! Tests which lines of the user are refused, for which reason, and what an engine's torrc contains.
 
 use proptest::prelude::*;
 

@@ -1,12 +1,12 @@
-//! Refuses requests that would only wait for nothing.
+//! Refuses requests for a circuit that would wait in vain.
 //!
 //! Each engine builds about one circuit a second. If clients want far more for some time, and every request waited in
-//! the queue, all of them would time out together. So a request is refused at once if its build could not begin early
-//! enough, and the others are served.
+//! the queue, all of them would time out together. So a request is refused immediately if its build could not begin
+//! early enough, and the others are served.
 //!
-//! A request that would be served must never be refused. So the estimate at the door is the best case: nothing but the
-//! queue takes tokens, and the build is as quick as the quickest lately. The time after which a client should try again
-//! is estimated from the worst case.
+//! A request that would be served must never be refused. So the decision assumes the best case: only the builds in the
+//! queue take tokens, and the build takes as long as the quickest of the recent builds. The time after which a refused
+//! client should try again assumes the worst case.
 
 use super::*;
 
@@ -14,8 +14,7 @@ use super::*;
 /// the guard or the uplink within a minute.
 const REMEMBERED: usize = 40;
 
-/// The build time that is assumed for a slow build before any build was measured: the 95th percentile of the public
-/// network.
+/// The build time that counts as slow before any build was measured: the 95th percentile of the public network.
 const SLOW: Duration = Duration::from_secs(3);
 
 /// How long the latest builds took, from the command to the complete circuit.
@@ -37,7 +36,7 @@ impl BuildTimes {
         self.latest.iter().min().copied().unwrap_or_default()
     }
 
-    /// Returns the time that one build in twenty exceeds.
+    /// Returns the 95th percentile of the build times: one build in twenty takes longer.
     pub(super) fn p95(&self) -> Duration {
         let mut sorted: Vec<_> = self.latest.iter().copied().collect();
         sorted.sort_unstable();
@@ -47,8 +46,8 @@ impl BuildTimes {
 }
 
 impl Pool {
-    /// Returns how long a client's request waits until the build of its circuit can begin, at best. Zero if the request
-    /// gets an existing circuit, or if the build has begun.
+    /// Returns how long a client's request waits, in the best case, until the build of its circuit can begin. Zero if
+    /// the request gets an existing circuit, or if the build has begun.
     pub fn queue_wait(&self, key: Key, isolation: Isolation, now: Instant) -> Duration {
         let usable = |circuit: &Circuit| match circuit.owner {
             Some(owner) => owner == isolation && circuit.streams < self.limits.streams && !circuit.hung,
@@ -61,8 +60,8 @@ impl Pool {
         self.pace.at_best(self.builds_until(key, isolation), now)
     }
 
-    /// Returns how long a refused client should wait before it tries again: until the queue of today is built, even if
-    /// spares and checks take their shares of the rate.
+    /// Returns how long a refused client should wait before it tries again: until all builds that are queued now are
+    /// done, even if spares and checks take their shares of the rate.
     pub fn retry_after(&self, now: Instant) -> Duration {
         self.pace.at_worst(self.live_queue().count() + 1, now) + self.times.p95()
     }
@@ -70,11 +69,12 @@ impl Pool {
     /// Returns true if a client's request certainly gets no circuit before its deadline.
     pub(super) fn is_too_late(&self, key: Key, isolation: Isolation, deadline: Instant, now: Instant) -> bool {
         let earliest = now + self.pace.at_best(self.builds_until(key, isolation), now) + self.times.quickest();
-        // Without a queue the request is tried: its builds may be quicker than those before, and nobody else waits.
+        // If no build is queued, the request is accepted: its build may be quicker than earlier builds, and no other
+        // client waits.
         earliest > deadline && self.live_queue().next().is_some()
     }
 
-    /// Returns how many builds must begin until the build of this request has begun.
+    /// Returns the number of builds that must begin until the build for this request has begun.
     fn builds_until(&self, key: Key, isolation: Isolation) -> usize {
         let mut mine = false;
         for build in self.builds.values().filter(|build| build.key == key) {
@@ -90,14 +90,14 @@ impl Pool {
         before.unwrap_or_else(|| self.live_queue().count()) + 1
     }
 
-    /// Returns true if one more request of this group fits on the first circuit that the group gets.
+    /// Returns true if the next circuit for this exit and isolation key will have room for one more request.
     fn has_room(&self, key: Key, isolation: Isolation) -> bool {
         let waiting = self.groups.get(&(key, isolation)).map_or(0, |group| group.waiters.len());
         let builds = self.builds.values().filter(|build| build.key == key && build.owner == Some(isolation)).count();
         waiting < builds * usize::from(self.limits.streams)
     }
 
-    /// Returns the queued builds for clients that still wait.
+    /// Returns the queued builds for which a client still waits.
     fn live_queue(&self) -> impl Iterator<Item = BuildId> + '_ {
         self.queues.live.iter().copied().filter(|id| self.is_needed(*id))
     }

@@ -1,24 +1,24 @@
-//! What the pool does when the first hop (the guard or bridge) is silent.
+//! What the pool of circuits does when the first hop (the guard or bridge) is silent.
 
 use super::*;
 
 impl Pool {
-    /// Answers all waiting requests with an error, so that they can ask another engine. Builds that were started go on:
-    /// their circuits become spares if the first hop answers after all.
+    /// Answers all waiting requests with an error, because then they can ask another engine. Builds that were started
+    /// continue: their circuits become spares if the first hop answers after all.
     pub fn refuse_all(&mut self, fault: LeaseFault) {
         for waiter in self.groups.drain().flat_map(|(_, group)| group.waiters) {
             self.effects.push(Effect::Refuse { waiter, fault });
         }
     }
 
-    /// Returns when the oldest of the builds began that no relay has answered yet.
+    /// Returns the time when the oldest build without any answer of a relay began. `None` if there is no such build.
     pub fn oldest_unanswered(&self) -> Option<Instant> {
         let unanswered = self.builds.values().filter(|build| build.reached.0 == 0);
         unanswered.filter_map(|build| build.state.since()).min()
     }
 
     /// Calls [`Self::hang`] for all circuits through this guard, because the guard was found to be down. Closes those
-    /// without streams.
+    /// of these circuits that have no streams. Returns the circuits that were not marked as hung before.
     pub fn hang_through(&mut self, guard: Fingerprint, now: Instant) -> Vec<CircuitId> {
         let links: BTreeSet<Link> = self.circuits.values().filter_map(|c| c.path.first_chunk().copied()).collect();
         links.into_iter().filter(|link| link[0] == guard).flat_map(|link| self.hang_over(link, now)).collect()

@@ -13,8 +13,8 @@ impl Pool {
         self.take(fresh.or(own)?, who, now)
     }
 
-    /// Returns a place on a circuit. If no circuit is free, returns the id under which the request waits for one. Refuses
-    /// a client's request whose circuit certainly comes after its deadline.
+    /// Returns a place on a circuit. If no circuit is free, returns the id under which the request waits for one.
+    /// Refuses a client's request if the circuit would certainly come after the deadline.
     pub fn ask(&mut self, key: Key, who: Requester, deadline: Instant, now: Instant) -> LeaseAnswer {
         if let Some(lent) = self.lend(key, who, now) {
             return lent;
@@ -65,8 +65,8 @@ impl Pool {
         self.circuits.get_mut(&id).is_some_and(|circuit| !std::mem::replace(&mut circuit.proven, true))
     }
 
-    /// Records that tor will close the circuit soon. From now on the circuit is lent only if there is no other. If the
-    /// circuit is wanted, a replacement is built.
+    /// Records that tor will close the circuit soon. From now on the circuit is lent only if there is no other circuit.
+    /// If spare circuits of this kind are wanted, a replacement is built.
     pub fn doom(&mut self, id: CircuitId, now: Instant) {
         if let Some(circuit) = self.circuits.get_mut(&id) {
             circuit.doomed = true;
@@ -96,8 +96,9 @@ impl Pool {
         ids
     }
 
-    /// Takes one more place on a circuit, even if all places are taken or the circuit is doomed: a dial probes the exit on
-    /// the circuit that does not answer it. Returns the relays of the circuit, or `None` if the circuit does not exist.
+    /// Takes one more place on a circuit, even if all places are taken or the circuit is doomed. A dial that gets no
+    /// answer on a circuit calls this to test the exit on the same circuit. Returns the relays of the circuit, or
+    /// `None` if the circuit does not exist.
     pub fn lend_again(&mut self, id: CircuitId, now: Instant) -> Option<Arc<[Fingerprint]>> {
         let circuit = self.circuits.get_mut(&id)?;
         circuit.last_use = now;
@@ -105,7 +106,7 @@ impl Pool {
         Some(circuit.path.clone())
     }
 
-    /// Returns the circuits that begin with this link.
+    /// Returns the circuits whose first two relays are this link.
     pub fn over(&self, link: Link) -> Vec<CircuitId> {
         let over = self.circuits.iter().filter(|(_, circuit)| circuit.path.starts_with(&link));
         over.map(|(id, _)| *id).collect()
@@ -136,7 +137,7 @@ impl Pool {
         }
     }
 
-    /// Returns the least loaded circuit of this isolation key that may take another stream.
+    /// Returns the least loaded circuit of this isolation key that may take another stream. `None` if there is none.
     fn best_own(&self, key: Key, isolation: Isolation, now: Instant) -> Option<CircuitId> {
         let ids = self.by_key.get(&key)?;
         let own = ids.iter().filter_map(|id| Some((*id, self.circuits.get(id)?))).filter(|(_, circuit)| {
@@ -160,7 +161,8 @@ impl Pool {
         ids.iter().filter(|id| self.circuits.get(id).is_some_and(|circuit| circuit.owner == Some(isolation))).count()
     }
 
-    /// Returns the oldest spare circuit. It is used first, because it would be the next to be closed for its age.
+    /// Returns the oldest spare circuit, because it would be the first to be closed for its age. `None` if there is
+    /// none.
     fn spare(&self, key: Key) -> Option<CircuitId> {
         let ids = self.by_key.get(&key)?;
         let good = |id: &&CircuitId| self.circuits.get(id).is_some_and(|c| c.owner.is_none() && !c.doomed);

@@ -94,7 +94,7 @@ impl Bed {
         }
     }
 
-    /// A client that waits for as long as it takes asks for a circuit.
+    /// Asks for a circuit as a client without a deadline does.
     fn ask(&mut self, exit: u8, isolation: u64) -> LeaseAnswer {
         self.ask_for(exit, client(isolation), Duration::from_secs(86_400))
     }
@@ -450,7 +450,8 @@ proptest! {
 
 #[test]
 fn a_build_that_hangs_blames_the_last_relay_that_may_be_silent() {
-    // (how far the build came, whether the guard answered another build afterwards, what the request is told)
+    // Fields: the number of relays that answered the build, whether the guard answered another build afterwards, and
+    // the fault that the request gets.
     for (reached, heard_later, want) in [
         (0, false, LeaseFault::FirstHop),
         (0, true, LeaseFault::FirstHop),

@@ -32,12 +32,12 @@ impl Pool {
                 *state = BuildState::Launched(state.since().unwrap_or(now), circuit);
                 self.launched.insert(circuit, build);
             }
-            // The pool gave up this build before tor answered, so no other code would close the circuit.
+            // The pool gave up this build before tor answered. So the circuit must be closed here.
             None => self.effects.push(Effect::Close(circuit)),
         }
     }
 
-    /// Records that a circuit now reaches `reached` relays. So the guard has answered.
+    /// Records that the first `reached` relays of a circuit have answered. One of them is the guard.
     pub fn extended(&mut self, circuit: CircuitId, reached: usize, now: Instant) {
         self.heard = Some(now);
         let build = self.launched.get(&circuit).and_then(|build| self.builds.get_mut(build));
@@ -46,8 +46,8 @@ impl Pool {
         }
     }
 
-    /// Returns the fault of a build that gets no answer any more. If the guard has answered nothing at all since the
-    /// last relay of this build answered, the guard may be what is silent.
+    /// Returns the fault of a build that gets no more answers. If the guard has not answered any build since the last
+    /// relay of this build answered, the guard itself may be silent.
     fn fault_of_silence(&self, build: &Build) -> LeaseFault {
         let (reached, at) = build.reached;
         let alive = at.is_some_and(|at| self.heard.is_some_and(|heard| heard > at));
@@ -117,8 +117,8 @@ impl Pool {
         self.start_builds(now);
     }
 
-    /// Records that a circuit was closed or that its build failed. Returns the circuit's key if it belongs to this
-    /// pool.
+    /// Records that a circuit was closed or that its build failed. Returns the kind of the circuit, or `None` if the
+    /// circuit does not belong to this pool.
     pub fn gone(&mut self, id: CircuitId, fault: LeaseFault, now: Instant) -> Option<Key> {
         if let Some(build) = self.launched.get(&id).copied() {
             let key = self.builds.get(&build).map(|build| build.key);
@@ -152,8 +152,8 @@ impl Pool {
         self.trouble.clear();
     }
 
-    /// Does everything that is due at the time `now`: starts second builds beside slow ones, abandons builds that hang,
-    /// closes old circuits, and starts queued builds.
+    /// Does everything that is due at the time `now`: starts a second build beside each slow build, abandons builds
+    /// that hang, closes old circuits, and starts queued builds.
     pub fn tick(&mut self, now: Instant) {
         let since = |build: &Build| build.state.since().map(|at| now.saturating_duration_since(at));
         let hung: Vec<_> = self
@@ -192,7 +192,8 @@ impl Pool {
             let Some(owner) = build.owner.filter(|_| build.class == BuildClass::Live) else { continue };
             let age = build.state.since().map(|at| now.saturating_duration_since(at));
             let count = slow.entry((build.key, owner)).or_default();
-            // A build that is not slow or has not begun counts as two, and then no second build is started.
+            // A second build is started only for a count of 1. So a build that is not slow, or that has not begun,
+            // counts as two.
             *count += if age.is_some_and(|age| age >= patience) { 1 } else { 2 };
         }
         for ((key, owner), count) in slow {
@@ -202,7 +203,7 @@ impl Pool {
         }
     }
 
-    /// Returns how long the next queued build must wait for the [`BuildRate`].
+    /// Returns how long the next queued build must wait for the [`BuildRate`]. `None` if no build is queued.
     pub fn next_start(&self, now: Instant) -> Option<Duration> {
         let Queues { live, spares, checks } = &self.queues;
         let queues = [(live, BuildClass::Live), (spares, BuildClass::Spare), (checks, BuildClass::Check)];
@@ -210,8 +211,8 @@ impl Pool {
         waiting.map(|(_, class)| self.pace.wait(class, now)).min()
     }
 
-    /// Starts as many queued builds as the [`BuildRate`] allows. Builds for clients come first, but one build of a class
-    /// that has waited for its share of the rate comes before them.
+    /// Starts as many queued builds as the [`BuildRate`] allows. Builds for clients go first. The exception is one
+    /// build of a class that has waited for its share of the rate.
     pub(super) fn start_builds(&mut self, now: Instant) {
         for class in [BuildClass::Spare, BuildClass::Check] {
             if self.pace.is_overdue(class, now) {
@@ -242,14 +243,14 @@ impl Pool {
         false
     }
 
-    /// Returns false if all requests for which a build was queued have given up.
+    /// Returns true if a request still waits for this queued build, and false if all such requests have given up.
     pub(super) fn is_needed(&self, id: BuildId) -> bool {
         let Some(build) = self.builds.get(&id) else { return false };
         build.owner.is_none_or(|owner| self.groups.contains_key(&(build.key, owner)))
     }
 
-    /// Takes a token of the [`BuildRate`] for a nudge, which is built outside the pool. Returns false if there is no
-    /// token.
+    /// Takes a token of the [`BuildRate`] for a nudge (a test circuit), which is built outside the pool. Returns false
+    /// if there is no token.
     pub fn may_build(&mut self, now: Instant) -> bool {
         self.pace.take(BuildClass::Nudge, now)
     }

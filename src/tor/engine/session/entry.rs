@@ -1,5 +1,5 @@
-//! The entry of an engine: the guard or bridge where all its circuits begin. Whether it answers, what is done while it
-//! is silent, and when another guard takes its place.
+//! The entry of an engine: the guard or bridge where all its circuits begin. This module records whether the entry
+//! answers, acts while the entry is silent, and replaces the entry with another guard.
 //!
 //! The rules are in pure modules: `tor/engine/first_hop.rs` (is the first hop silent?), `tor/liveness.rs` (whose fault is
 //! that?), `tor/guard.rs` (which guard is next?) and `tor/engine/session/recovery.rs` (when must tor connect anew?).
@@ -20,7 +20,7 @@ use crate::tor::fleet::Alert;
 use crate::tor::liveness::Decision;
 use crate::tor::path::Entry;
 
-/// A tick of a busy machine may be this late.
+/// A tick may be late by this time on a busy machine. Only a longer delay counts as sleep of the machine.
 const LEAST_SLEEP: Duration = Duration::from_secs(3);
 
 impl Session<'_> {
@@ -32,7 +32,7 @@ impl Session<'_> {
         self.entry().is_some_and(|entry| entry.id() == relay)
     }
 
-    /// Records an answer of the entry.
+    /// Records that the entry (the guard or bridge) answered.
     pub(super) fn hear(&mut self) {
         let now = Instant::now();
         let was_proven = {
@@ -56,28 +56,29 @@ impl Session<'_> {
         self.show_health();
     }
 
-    /// Records that another guard than the entry answered a test.
+    /// Records that a guard other than the entry answered a test.
     pub(super) fn heard_another(&mut self, guard: Fingerprint) {
         let fleet = &self.engine.fleet;
         let was_proven = fleet.liveness().is_proven();
         fleet.liveness().heard(self.engine.id, false, Instant::now());
         let mut state = self.engine.guard();
         state.note_success(guard, SystemTime::now(), &mut rand::rng());
-        // Nothing had connected until now. So what failed meanwhile is tried again first, once for each silence.
+        // Until this answer, nothing could connect. So the guards that failed meanwhile are tried again first. This
+        // happens once in each silence.
         if let Some(since) = self.silent_since.filter(|_| !was_proven && !self.withdrawn) {
             state.withdraw(SystemTime::now() - since.elapsed());
             self.withdrawn = true;
         }
     }
 
-    /// Records that a question to the entry got no answer in time.
+    /// Records that a question to the entry, which was sent at the time `sent`, got no answer in time.
     pub(super) fn miss(&mut self, source: Source, sent: Instant) {
         if self.hop.unanswered(source, sent) {
             self.fall_silent();
         }
     }
 
-    /// The entry is silent: dials and requests are told so, and ask other engines.
+    /// Called when the entry is found to be silent. Dials and requests for circuits get an error and try other engines.
     fn fall_silent(&mut self) {
         let now = Instant::now();
         if let Hop::Silent(since) = self.hop.state() {
@@ -117,7 +118,7 @@ impl Session<'_> {
         }
     }
 
-    /// Chooses the guard, makes new paths begin there, and sets tor's option EntryNodes to this guard.
+    /// Chooses the guard, lets new paths begin there, and sets tor's option EntryNodes to this guard.
     pub(super) async fn find_entry(&mut self) {
         if self.live.bridges {
             if let Some(entry) = self.engine.bridge(&self.live).await {
@@ -145,7 +146,7 @@ impl Session<'_> {
         self.enter(Entry::Guard(guard));
     }
 
-    /// Makes new paths begin at this entry.
+    /// Lets new paths begin at this entry.
     fn enter(&mut self, entry: Entry) {
         let was = self.entry();
         if was == Some(entry) {
@@ -161,7 +162,7 @@ impl Session<'_> {
             hung.into_iter().for_each(|circuit| self.engine.streams().unanswered(circuit, StreamFault::FirstHop));
         }
         self.engine.set_silent(false);
-        let answered = self.engine.guard().is_up(entry.id()); // a test, a moment ago
+        let answered = self.engine.guard().is_up(entry.id()); // true if the guard answered its test a moment ago
         if answered { self.hear() } else { self.test_entry() }
     }
 
@@ -173,7 +174,7 @@ impl Session<'_> {
         self.engine.save_guards(self.folder).await;
     }
 
-    /// Looks for silence, and does what is due while there is one. Called at every tick.
+    /// Checks whether the entry is silent, and does what is due during a silence. Called at every tick.
     pub(super) async fn check_entry(&mut self) {
         let (now, answer) = (Instant::now(), self.engine.fleet.answer_time());
         for late in self.trials.late(answer, now) {
@@ -187,7 +188,7 @@ impl Session<'_> {
         if let Some(sent) = build.filter(|sent| now.saturating_duration_since(*sent) >= answer) {
             self.miss(Source::Build, sent);
         }
-        // A question that waits for a third of the time is worth a second opinion.
+        // If a question has waited for a third of the allowed time, a second question is sent over another path.
         let waits = |sent: &Instant| now.saturating_duration_since(*sent) >= answer / 3;
         let in_doubt = build.into_iter().chain(nudge).any(|sent| waits(&sent) && self.hop.heard() < Some(sent));
         let is_asked = self.engine.fleet.liveness().asks(self.engine.id);
@@ -207,7 +208,7 @@ impl Session<'_> {
         self.outage |= !self.engine.fleet.liveness().is_proven();
         let decision = self.engine.fleet.liveness().decide(since, self.reachable, timeout, now);
         match (decision, self.entry()) {
-            // After an outage the old connection may be silent only because its retransmission is not due yet.
+            // After an outage, the old connection may be silent only because TCP has not yet sent the lost data again.
             (Decision::Blame, Some(Entry::Guard(guard))) if !self.outage => {
                 self.engine.guard().note_down(guard, SystemTime::now());
                 self.find_entry().await;
@@ -222,7 +223,8 @@ impl Session<'_> {
         self.show_health();
     }
 
-    /// Notices that this machine slept since the last tick. The connection to the guard is then probably gone.
+    /// Checks whether this machine slept since the last tick. After a sleep, the connection to the guard is probably
+    /// lost.
     pub(super) fn look_for_sleep(&mut self) {
         let (wall, steady) = std::mem::replace(&mut self.last_tick, (SystemTime::now(), Instant::now()));
         let wall = self.last_tick.0.duration_since(wall).unwrap_or_default();
@@ -237,7 +239,7 @@ impl Session<'_> {
         self.miss(Source::Sleep, Instant::now());
     }
 
-    /// Makes tor connect anew if that is due.
+    /// Lets tor connect to its guard again if that is due.
     async fn recover(&mut self, timeout: Duration, now: Instant) {
         let Some(since) = self.silent_since else { return };
         let addr = self.probe_address();
@@ -249,7 +251,8 @@ impl Session<'_> {
         }
     }
 
-    /// Returns the address of the guard, if a connection beside tor may go there: there is no bridge and no proxy.
+    /// Returns the address of the guard if the gateway may connect to it without tor. `None` if there is a bridge or a
+    /// proxy.
     fn probe_address(&self) -> Option<SocketAddr> {
         let Some(Entry::Guard(guard)) = self.entry().filter(|_| self.live.may_probe) else { return None };
         let dir = self.engine.fleet.netdir()?;
@@ -265,13 +268,13 @@ impl Session<'_> {
         });
     }
 
-    /// Closes all connections of tor, so that it connects to its guard anew. All circuits and streams end.
+    /// Closes all connections of tor. tor then connects to its guard again. All circuits and streams end.
     async fn reconnect(&mut self, now: Instant) {
         (self.outage, self.reachable) = (false, self.recovery.was_reached());
         self.hop.restart(now);
-        self.engine.fleet.liveness().silent(self.engine.id, now); // other engines are asked once more
+        self.engine.fleet.liveness().silent(self.engine.id, now); // engines then test their guards again
         if self.engine.attach.is_some() {
-            return; // others may use that tor, too
+            return; // other programs may use an attached tor too
         }
         tracing::info!(engine = self.engine.id.0, "tor connects to its guard anew");
         for value in ["1", "0"] {

@@ -1,4 +1,5 @@
-//! The part of a session that follows the directory of relays: it asks for a new one, and applies it.
+//! The part of a session that follows the directory of relays: this part asks for a new directory, and applies it to
+//! the session.
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ impl Session<'_> {
         self.engine.fleet.tasks.spawn("directory", refresh(self.engine.clone(), self.directory_place()));
     }
 
-    /// Follows a new directory: the limits in it, and a guard that it no longer lists.
+    /// Applies a new directory: its limits, and the choice of another guard if it no longer lists the guard in use.
     pub(super) async fn follow_directory(&mut self) {
         self.engine.act(|circuits, _| circuits.pool.set_limits(self.engine.fleet.limits()));
         self.engine.fleet.warn_of_version(self.live.version);

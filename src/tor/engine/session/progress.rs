@@ -25,7 +25,7 @@ pub(super) enum Line {
     Stuck,
 }
 
-/// The lines about this bootstrap that were already logged.
+/// What was already logged about this bootstrap.
 #[derive(Debug)]
 pub(super) struct Progress {
     began: Instant,

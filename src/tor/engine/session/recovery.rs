@@ -3,86 +3,89 @@
 //!
 //! When the network comes back, tor's TCP connection to the guard is still in the retransmission back-off of the
 //! operating system. After an outage of 150 s the next retransmission may be 100 s away. tor has no command that closes
-//! one connection, but `DisableNetwork 1` and then `0` closes all of them, with all circuits and streams. So that is
-//! done only if nothing useful can be lost: after a long silence, and when a new connection to the guard's own address
-//! was possible while the old one stayed silent. A new connection is not tried where it must not go beside tor (bridges,
-//! a proxy in torrc). Where it is not possible, as behind a firewall that lets only tor out, tor connects anew from time
-//! to time.
+//! one connection, but `DisableNetwork 1` and then `0` closes all of them, with all circuits and streams. So tor is
+//! made to connect anew only if nothing useful can be lost: after a long silence, or when the gateway could connect to
+//! the guard's address while tor's old connection stayed silent. The gateway does not try this connection if all
+//! connections must go through tor (bridges, a proxy in torrc). If the connection is not allowed or fails, as behind a
+//! firewall that lets only tor out, tor connects anew from time to time.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A silence shorter than this share of the time-out of a build changes nothing: 20 s with the shipped time-out. Until
-/// then the retransmission of the old connection is not far away.
+/// A silence that is shorter than this number of build time-outs has no consequence: 20 s with the shipped time-out.
+/// Until then, TCP sends lost data again often enough.
 const SHORT: u32 = 1;
 
-/// While streams exist, the silence must be this many time-outs long: 60 s. A client that still waits then is rare.
+/// While streams exist, the silence must last for this number of build time-outs before tor connects anew: 60 s with
+/// the shipped time-out. A client that still waits after that time is rare.
 const SHORT_WITH_STREAMS: u32 = 3;
 
-/// Without a test connection, tor connects anew after this many time-outs: 60 s.
+/// Without a successful probe of the guard's address, tor connects anew after this number of build time-outs: 60 s with
+/// the shipped time-out.
 const BLIND: u32 = 3;
 
-/// The longest pause between two new connections, in time-outs: 5 min.
+/// The longest pause between two new connections of tor, as a number of build time-outs: 5 min with the shipped
+/// time-out.
 const LONGEST: u32 = 15;
 
-/// What to do now.
+/// What to do now about a silent guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Nothing,
-    /// Try whether a new connection to the guard's address is possible.
+    /// Test whether the gateway can connect to the guard's address.
     Probe,
-    /// Make tor connect anew.
+    /// Let tor close its connections and connect to the guard again.
     Reconnect,
 }
 
-/// A silence as it is now.
+/// The facts about the present silence of the guard.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Silence {
     pub(super) since: Instant,
-    /// True if streams exist.
+    /// True if client streams or other streams exist, which a new connection would end.
     pub(super) streams: bool,
-    /// True if a test connection beside tor is allowed.
+    /// True if the gateway may connect to the guard's address without tor.
     pub(super) may_probe: bool,
 }
 
-/// What was done about the present silence.
+/// What was already done about the present silence.
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
-    /// True while a probe runs.
+    /// True while a probe (a connection of the gateway to the guard's address) runs.
     probing: bool,
     /// True if the last probe reached the guard's address.
     reached: bool,
     slept: bool,
-    /// New connections because a probe reached the guard: their number and the time of the last one.
+    /// How many times tor was made to connect anew after a successful probe, and when this last happened.
     probed: (u32, Option<Instant>),
-    /// New connections without a probe, likewise.
+    /// How many times tor was made to connect anew without a successful probe, and when this last happened.
     blind: (u32, Option<Instant>),
 }
 
 impl Recovery {
-    /// Records that this machine slept. If the guard is silent after that, tor connects anew at once, because the relay
-    /// and every router between have forgotten the old connection.
+    /// Records that this machine slept. If the guard is silent after that, tor connects anew immediately, because the
+    /// guard and the routers on the way have forgotten the old connection.
     pub(super) fn slept(&mut self) {
         self.slept = true;
     }
 
-    /// Records the result of a probe.
+    /// Records whether a probe could connect to the guard's address.
     pub(super) fn reached(&mut self, reached: bool) {
         (self.probing, self.reached) = (false, reached);
     }
 
-    /// Returns true if the last new connection was made because a probe had reached the guard's address.
+    /// Returns true if tor was last made to connect anew because a probe had reached the guard's address.
     pub(super) fn was_reached(&self) -> bool {
         self.probed.1.is_some() && self.probed.1 >= self.blind.1
     }
 
-    /// Forgets everything, because the guard answered.
+    /// Forgets the present silence, because the guard answered.
     pub(super) fn heard(&mut self) {
         *self = Self::default();
     }
 
-    /// Returns what to do about a silence. `timeout` is the time-out of a build.
+    /// Returns what to do about a silence. `timeout` is the time-out of a circuit build.
     pub(super) fn step(&mut self, silence: Silence, timeout: Duration, now: Instant) -> Step {
         let since = |at: Instant| now.saturating_duration_since(at);
         let pause = |first: Duration, count: u32| (first * 2u32.pow(count.min(10))).min(timeout * LONGEST);
@@ -107,9 +110,9 @@ impl Recovery {
     }
 }
 
-/// Returns how long this machine slept between two ticks, if it did. `wall` and `steady` are the times that passed by
-/// the clock of the day and by the clock that may stop during a sleep. A tick of a busy machine may come late, so less
-/// than `least` is no sleep.
+/// Returns how long this machine slept between two ticks. `None` if it did not sleep. `wall` is the time that passed by
+/// the clock of the day. `steady` is the time that passed by the clock that may stop during a sleep. A busy machine
+/// makes ticks late, so a difference below `least` is no sleep.
 pub(super) fn sleep_between(wall: Duration, steady: Duration, least: Duration) -> Option<Duration> {
     Some(wall.max(steady)).filter(|gap| *gap >= least)
 }
@@ -120,7 +123,7 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(20);
 
-    /// A silence that began at `start`, and what is done about it in each second of it.
+    /// Returns what is done in each of these seconds of a silence.
     fn steps(recovery: &mut Recovery, silence: Silence, seconds: std::ops::Range<u64>) -> Vec<(u64, Step)> {
         let at = |second| (second, recovery.step(silence, TIMEOUT, silence.since + Duration::from_secs(second)));
         seconds.map(at).filter(|(_, step)| *step != Step::Nothing).collect()
@@ -143,7 +146,8 @@ mod tests {
         assert_eq!(steps(&mut recovery, silence, 30..40), [(30, Step::Probe)]);
         recovery.reached(true);
         assert_eq!(steps(&mut recovery, silence, 40..44), [(40, Step::Reconnect)], "and no probe soon after that");
-        // The guard accepts connections and stays silent: each new connection is made after a longer pause.
+        // The guard accepts connections and stays silent. Each pause before a new connection is longer than the pause
+        // before it.
         let mut reconnects = Vec::new();
         for second in 44..1000 {
             for (second, step) in steps(&mut recovery, silence, second..second + 1) {

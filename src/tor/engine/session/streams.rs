@@ -39,7 +39,7 @@ impl Session<'_> {
                     };
                     drop(seen.send(Seen { at, answer })); // if the dial gave up, its closed socket ends the stream
                 }
-                // The dial that this stream belongs to gave up before tor sent the event, so the stream is closed.
+                // The dial of this stream gave up before tor sent the event. So the stream is closed.
                 None => drop(control.close_stream(stream.id, EndReason::Misc)),
             },
             Some(Username::Onion(_)) => drop(control.attach_stream(stream.id, None)),
@@ -53,8 +53,8 @@ impl Session<'_> {
         self.on_used(stream.circuit, true);
     }
 
-    /// Records once per circuit whether the circuit worked when it was used, for the statistics of its guard. `well` is
-    /// true if the circuit worked.
+    /// Records, once per circuit, whether the circuit worked at its first use. This counts for the statistics of its
+    /// guard. `well` is true if the circuit worked.
     fn on_used(&self, circuit: Option<CircuitId>, well: bool) {
         let Some(circuit) = circuit else { return };
         let first = self.engine.act(|circuits, _| circuits.pool.prove(circuit));

@@ -1,7 +1,9 @@
-//! Test circuits: they show whether a guard answers, both the guard in use and a better one that failed before.
+//! Builds test circuits. A test circuit shows whether a guard answers: the guard in use, or a better guard that failed
+//! before.
 //!
-//! A test circuit has three hops like any other, and is closed as soon as its first relay has answered. tor gives it up
-//! by itself after its time-out for builds. Until then an answer that comes late still counts.
+//! A test circuit has three hops like any other, and is closed as soon as its first relay has answered. If the relay
+//! does not answer, tor closes the test circuit after tor's time-out for builds. A late answer before that time still
+//! counts.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, SystemTime};
@@ -16,18 +18,19 @@ use crate::tor::event::{Circ, CircuitId};
 use crate::tor::netdir::Flags;
 use crate::tor::path::{self, Entry, Hops, Want};
 
-/// The first number for the tags of the commands that build test circuits. The tags of ordinary builds count from 1.
+/// The first tag for the commands that build test circuits. The tags of other builds count from 1.
 const TAGS: u64 = 1 << 63;
 
-/// The number of random exits of which the first one with a possible path becomes the end of a test circuit. The first
-/// exit nearly always works.
+/// The number of exits that are drawn at random for a test circuit. The first one to which a path exists is used, which
+/// is nearly always the first of all.
 const EXITS: usize = 5;
 
-/// This many other guards in a row are tested without a pause: the primary guards of guard-spec.
+/// The number of other guards in a row that are tested without a pause: the number of primary guards in guard-spec.
 const AT_ONCE: u32 = 3;
 
-/// The pause before the next guard is tested after [`AT_ONCE`] have failed. It doubles with each further failure. Not
-/// tuned: the pause keeps an engine whose network refuses everything from trying its whole sample.
+/// The pause after [`AT_ONCE`] failed tests, before the next guard is tested. The pause doubles with each further
+/// failure. Not tuned: without a pause, an engine whose network refuses everything would try its whole sample of
+/// guards.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// The longest pause between two tests of other guards.
@@ -39,11 +42,12 @@ struct Trial {
     guard: Fingerprint,
     began: Instant,
     circuit: Option<CircuitId>,
-    /// True once this trial was reported as late.
+    /// True if this test circuit was already reported as late.
     late: bool,
 }
 
-/// A test circuit whose first relay did not answer in time. The number is its tag.
+/// A test circuit whose first relay did not answer in time. The field `tag` is that of the command that built the
+/// circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Late {
     pub(super) tag: u64,
@@ -56,7 +60,7 @@ pub(super) struct Late {
 pub(super) struct Trials {
     next: u64,
     running: BTreeMap<u64, Trial>,
-    /// How many tests of other guards failed in a row, and when the last one failed.
+    /// How many tests of other guards failed in a row, and when the last test failed.
     failed: u32,
     failed_at: Option<Instant>,
 }
@@ -86,7 +90,7 @@ impl Trials {
         self.running.values().any(|trial| trial.circuit == Some(circuit))
     }
 
-    /// Returns true if a test of this guard runs that may still be answered in time.
+    /// Returns true if a test of this guard runs whose answer is not late yet.
     fn tests(&self, guard: Fingerprint) -> bool {
         self.running.values().any(|trial| trial.guard == guard && !trial.late)
     }
@@ -96,15 +100,15 @@ impl Trials {
         self.running.values().any(|trial| entry.is_some_and(|entry| entry.id() == trial.guard))
     }
 
-    /// Removes a test circuit that has a result.
+    /// Removes and returns a test circuit that has a result. `None` if there is no such test circuit.
     fn take(&mut self, circuit: CircuitId) -> Option<Late> {
         let tag = *self.running.iter().find(|(_, trial)| trial.circuit == Some(circuit))?.0;
         let Trial { guard, began, .. } = self.running.remove(&tag)?;
         Some(Late { tag, guard, began })
     }
 
-    /// Returns the test circuits whose first relay has not answered within the time `answer`. Returns each of them only
-    /// once.
+    /// Returns the test circuits whose first relay has not answered within the time `answer`. Each late test circuit is
+    /// returned only once.
     pub(super) fn late(&mut self, answer: Duration, now: Instant) -> Vec<Late> {
         let is_late = |trial: &Trial| !trial.late && now.saturating_duration_since(trial.began) >= answer;
         let late = self.running.iter_mut().filter(|(_, trial)| is_late(trial)).map(|(tag, trial)| {
@@ -119,7 +123,7 @@ impl Trials {
         self.running.clear();
     }
 
-    /// Records the result of a test of another guard than the one in use.
+    /// Records the result of a test of a guard that is not in use. `well` is true if that guard answered.
     fn note(&mut self, well: bool, now: Instant) {
         (self.failed, self.failed_at) = if well { (0, None) } else { (self.failed + 1, Some(now)) };
     }
@@ -134,14 +138,15 @@ impl Trials {
 }
 
 impl Session<'_> {
-    /// Tests a guard that is better than the one in use, or that may replace it, unless a test of it runs.
+    /// Tests a guard that is not in use, because it is better than the guard in use or may replace it. Does nothing if
+    /// a test of it runs.
     pub(super) fn try_guard(&mut self, guard: Fingerprint) {
         if self.trials.may_test_another(Instant::now()) {
             self.test(Entry::Guard(guard), guard);
         }
     }
 
-    /// Tests the guard or bridge in use, unless a test of it runs.
+    /// Tests the guard or bridge in use. Does nothing if a test of it runs.
     pub(super) fn test_entry(&mut self) {
         if let Some(entry) = self.entry() {
             self.test(entry, entry.id());
@@ -163,7 +168,8 @@ impl Session<'_> {
         }
     }
 
-    /// Handles an event of a test circuit: it reaches a relay, or it has ended.
+    /// Handles an event of a test circuit. `ended` is true if the circuit has ended, and false if it has reached one
+    /// more relay.
     pub(super) async fn tried(&mut self, circ: &Circ, ended: bool) {
         let Some(trial) = self.trials.take(circ.id) else { return };
         if !ended {
@@ -176,7 +182,7 @@ impl Session<'_> {
             }
             return;
         }
-        // A guard that refuses shows that the network works, and is of no use now.
+        // A guard that refuses the circuit shows that the network works, but this guard cannot be used now.
         let works = !circ.path.is_empty();
         self.trials.note(works, Instant::now());
         if works {
@@ -187,10 +193,10 @@ impl Session<'_> {
         self.find_entry().await;
     }
 
-    /// Handles a test of another guard that was not answered in time.
+    /// Handles a test of a guard that is not in use, if the guard did not answer in time.
     pub(super) async fn tried_in_vain(&mut self, late: Late) {
         self.trials.note(false, Instant::now());
-        // While nothing answers at all, nothing is learnt about this guard either.
+        // If no relay answers any engine, the missing answer says nothing about this guard.
         if self.engine.fleet.liveness().is_alive_since(late.began) {
             self.engine.guard().note_failure(late.guard, SystemTime::now());
             self.find_entry().await;

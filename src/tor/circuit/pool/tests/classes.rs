@@ -1,4 +1,4 @@
-//! Tests of the classes of builds, and of the refusals at the door.
+//! Tests of the classes of builds, and of the requests that are refused because their build would begin too late.
 
 use super::*;
 
@@ -13,7 +13,7 @@ impl Bed {
         self.ask_for(exit, tester(), 60 * SECOND)
     }
 
-    /// Returns the exits to which the pool began builds, in order.
+    /// Returns the exits of the builds that the pool began, in order.
     fn begun(&mut self) -> Vec<u8> {
         let effects = self.pool.effects();
         effects
@@ -141,7 +141,7 @@ fn a_request_that_would_only_wait_for_nothing_is_refused_at_once() {
     assert_eq!(refused, 20, "ten of the burst, and thirty within the patience");
     assert!(asked[..40].iter().all(|asked| matches!(asked, LeaseAnswer::Wait(_))), "the first are admitted");
     assert_eq!(bed.pool.retry_after(bed.now), Duration::from_secs_f64(31.0 / 0.75) + Duration::from_secs(3));
-    // Everybody who was admitted is served before the deadline.
+    // Every request that was accepted is served before its deadline.
     let mut served = bed.complete_all().len();
     for _ in 0..30 {
         bed.pass(SECOND);
