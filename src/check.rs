@@ -78,15 +78,17 @@ pub trait ExitDialer: Send + Sync + 'static {
     ) -> impl Future<Output = Result<OpenedStream<Self::Stream>, DialError>> + Send;
 
     /// Returns true if anything between this machine and the exits has answered after the time `since`. While nothing
-    /// does, a silent exit is no bad exit.
+    /// answers, a silent exit does not count as bad.
     fn first_hop_answered(&self, since: Instant) -> bool;
 
-    /// Returns false while nothing of this gateway reaches the network of the exits, so that a check would say nothing.
+    /// Returns false while no part of this gateway reaches the network of the exits. A check would then show nothing
+    /// about its exit.
     fn is_up(&self) -> bool {
         true
     }
 
-    /// Returns a counter that grows when [`Self::is_up`] may have changed. `None` if it never changes.
+    /// Returns a counter that grows when the result of [`Self::is_up`] may have changed. `None` if that result never
+    /// changes.
     fn changes(&self) -> Option<watch::Receiver<u64>> {
         None
     }

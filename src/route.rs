@@ -81,7 +81,7 @@ pub struct WantedExits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OwnEngine(pub u64);
 
-/// How much the spare circuits to an exit matter.
+/// How important the spare circuits to an exit are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rank {
     /// A new route may use the exit for its first connection.
@@ -98,7 +98,8 @@ pub enum Rank {
 pub struct WantedExit {
     /// The number of circuits to keep ready in addition to those in use.
     pub spares: u8,
-    /// How much the spares matter. If not all wanted spares can be kept, those of the highest rank are.
+    /// How important the spare circuits are. If not all wanted spare circuits can be kept, those with the highest rank
+    /// are kept.
     pub rank: Rank,
     /// The number of relays in each circuit: 3, or 2 for a route that prefers speed to anonymity.
     pub hops: u8,

@@ -1,41 +1,43 @@
-//! Which of the addresses that echo servers named belong to an exit. Pure.
+//! Decides which of the addresses that echo servers returned belong to an exit. Pure.
 //!
-//! An echo server may name a wrong address, and its certificate does not prevent that. So an address counts if a second
-//! source confirms it: the exit announces it, a check saw it lately, or another echo server names it. A server that is
-//! right for nearly all exits also confirms an address by naming it again in a later check, because some exits have
-//! several addresses. An address that nothing confirms never replaces a confirmed one. If nothing confirms any address, the word of servers that are right
-//! for other exits is taken, because some exits announce another address than they use.
+//! An echo server may return a wrong address, and its certificate does not prevent that. So an address counts only if a
+//! second source confirms the address: the exit announces the address, a check observed the address lately, or another
+//! echo server returns the address. A server that is right for nearly all exits also confirms an address if the server
+//! returns the same address again in a later check, because some exits have several addresses. An address that nothing
+//! confirms never replaces a confirmed address. If nothing confirms any address, an answer counts if its server is
+//! right for other exits, because some exits announce another address than they use.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::exit::ExitId;
 
-/// How many unconfirmed addresses are remembered for one exit. Not tuned: an exit with more addresses has no use.
+/// How many unconfirmed addresses are remembered for one exit. Not tuned: an exit with more addresses is of no use.
 const REMEMBERED: usize = 8;
 
-/// How often an echo server is right.
+/// How many of the addresses that an echo server returned were right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// It named wrong addresses for most exits.
+    /// The server returned wrong addresses for most exits.
     Wrong,
-    /// It has not named enough addresses.
+    /// The server has not returned enough addresses to judge the server.
     Unknown,
-    /// It named right addresses for nearly all exits.
+    /// The server returned right addresses for nearly all exits.
     Right,
 }
 
-/// What one echo server named in one check.
+/// The address that one echo server returned in one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Named {
     /// The echo server, by its index in the settings.
     pub echo: usize,
     pub ip: IpAddr,
-    /// How often the server is right about other exits.
+    /// How reliable the server is, according to its answers for other exits.
     pub record: Record,
 }
 
-/// Addresses that one server named for an exit, and that nothing has confirmed yet.
+/// Exit → the addresses that a server returned for the exit and that nothing has confirmed yet. Each address is stored
+/// with the index of its server.
 #[derive(Debug, Default)]
 pub struct Unconfirmed(HashMap<ExitId, Vec<(usize, IpAddr)>>);
 
@@ -44,13 +46,13 @@ pub struct Unconfirmed(HashMap<ExitId, Vec<(usize, IpAddr)>>);
 pub struct Decided {
     /// The addresses that belong to the exit. The one that sites most likely see is the last.
     pub ips: Vec<IpAddr>,
-    /// For each server that answered: whether what it named was confirmed.
+    /// For each server that answered: its index, and true if the address that the server returned was confirmed.
     pub confirmed: Vec<(usize, bool)>,
 }
 
 impl Unconfirmed {
     /// Decides which addresses belong to the exit. `known` lists the addresses that the exit announces, or that checks
-    /// saw lately.
+    /// observed lately.
     pub fn decide(&mut self, exit: &ExitId, named: &[Named], known: &[IpAddr]) -> Decided {
         let before = self.0.remove(exit).unwrap_or_default();
         let all = || before.iter().copied().chain(named.iter().map(|named| (named.echo, named.ip)));
@@ -82,7 +84,7 @@ impl Unconfirmed {
         Decided { ips, confirmed }
     }
 
-    /// Deletes what is remembered of exits that `is_kept` rejects.
+    /// Deletes the unconfirmed addresses of exits for which `is_kept` returns false.
     pub fn keep(&mut self, is_kept: impl Fn(&ExitId) -> bool) {
         self.0.retain(|exit, _| is_kept(exit));
     }
@@ -99,7 +101,8 @@ mod tests {
         [192, 0, 2, n].into()
     }
 
-    /// `A1` is server 0, which names address 1. A small letter is a server whose record is wrong.
+    /// Parses a short text. `A1` means that server 0 returned address 1. A small letter means a server that is mostly
+    /// wrong.
     fn named(text: &str) -> Vec<Named> {
         let read = |word: &str| {
             let [server, digit] = word.as_bytes() else { panic!("{word}") };
@@ -120,7 +123,7 @@ mod tests {
             ("A1 B9 A1", &[1], &[1]),
             ("A2 B1 A2", &[1, 2], &[1, 2]),
             ("A1 B2", &[1, 2], &[1, 2]),
-            // Nothing confirms either: a trusted server's word counts.
+            // Nothing confirms either address, so the answer of the trusted server counts.
             ("A2 b9", &[1], &[2]),
             ("A2 B3", &[1], &[2, 3]),
             ("A2 A2", &[1], &[2]),

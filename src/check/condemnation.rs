@@ -1,14 +1,15 @@
-//! When an exit is condemned for tampering, and when that ends. Pure.
+//! Decides when an exit is condemned for tampering, and when the condemnation ends. Pure.
 //!
 //! One host is not enough to condemn an exit: a block page of the exit's own network, or one broken edge of a content
 //! network, looks like tampering too. So an exit is condemned if it shows wrong pages or certificates of two different
-//! hosts. With the evidence of one host, it is only not used until it shows that host's true page again. A true
-//! certificate does not clear an exit of a wrong page of the same host, because most exits that change pages cannot
-//! change encrypted ones.
+//! hosts. An exit that shows wrong pages or certificates of only one host is not used until it shows the true page of
+//! this host again. A true certificate does not clear an exit of a wrong page of the same host, because most exits that
+//! change pages cannot change encrypted pages.
 //!
-//! A condemnation ends after two weeks: exits change hands, and the directory authorities flag one that goes on
-//! tampering as `BadExit` within days. The exit is then as one that nobody has tested, so a check comes before its first
-//! use, and condemns it again if it still tampers. A person may end a condemnation earlier.
+//! A condemnation ends after two weeks, because exits change hands, and because the directory authorities flag an exit
+//! that goes on tampering as `BadExit` within days. After the condemnation, the exit is treated like an exit that
+//! nobody has tested: a check comes before its first use, and condemns the exit again if it still tampers. A person may
+//! end a condemnation earlier.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -26,7 +27,7 @@ pub const CONDEMNED_FOR: Duration = Duration::from_secs(14 * 24 * 3600);
 /// How many hosts must show that an exit tampers.
 const HOSTS: usize = 2;
 
-/// How long the evidence of one host counts.
+/// How long a sign of tampering at one host counts as evidence.
 const EVIDENCE_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What an exit tampered with.
@@ -41,9 +42,9 @@ pub(super) enum Tampered {
 pub(super) enum Weight {
     /// Two hosts show that the exit tampers: it is condemned.
     Condemns,
-    /// This is the first host that shows it. One more check is made now, to see a second host.
+    /// This is the first host at which the exit tampered. One more check is made now, to test a second host.
     First,
-    /// The same host showed it before, so one more check now would show nothing new.
+    /// The exit already tampered at this host before, so one more check now would show nothing new.
     Repeated,
 }
 
@@ -54,7 +55,7 @@ struct Sign {
     at: Moment,
 }
 
-/// The hosts at which exits tampered.
+/// Exit → the signs that the exit tampered, each with its host.
 #[derive(Debug, Default)]
 pub(super) struct Evidence(HashMap<ExitId, Vec<Sign>>);
 
@@ -74,32 +75,32 @@ impl Evidence {
         }
     }
 
-    /// Records that an exit showed the true page or the true certificate of a host. Returns true if the opposite was
-    /// recorded before.
+    /// Records that an exit showed the true page or the true certificate of a host. Returns true if a wrong page or a
+    /// wrong certificate of this host was recorded before.
     pub(super) fn clear(&mut self, exit: &ExitId, host: &Host, what: Tampered) -> bool {
         let Some(signs) = self.0.get_mut(exit) else { return false };
         signs.extract_if(.., |sign| (&sign.host, sign.what) == (host, what)).count() > 0
     }
 
-    /// Returns true if there is evidence against an exit.
+    /// Returns true if there is evidence that the exit tampers.
     pub(super) fn is_against(&self, exit: &ExitId, now: Moment) -> bool {
         self.0.get(exit).is_some_and(|signs| signs.iter().any(|sign| now.since(sign.at) < EVIDENCE_FOR))
     }
 
-    /// Returns the hosts of which the exit showed wrong certificates.
+    /// Returns the hosts for which the exit showed wrong certificates.
     pub(super) fn forged_hosts(&self, exit: &ExitId) -> impl Iterator<Item = &Host> {
         let signs = self.0.get(exit).into_iter().flatten();
         signs.filter(|sign| sign.what == Tampered::Certificate).map(|sign| &sign.host)
     }
 
-    /// Deletes the evidence against exits that `is_kept` rejects.
+    /// Deletes the evidence against exits for which `is_kept` returns false.
     pub(super) fn keep(&mut self, is_kept: impl Fn(&ExitId) -> bool) {
         self.0.retain(|exit, signs| !signs.is_empty() && is_kept(exit));
     }
 }
 
-/// Returns true if the condemnation of an exit has ended. While an exit is condemned, its last check is the one that
-/// condemned it.
+/// Returns true if the condemnation of an exit has ended. A condemned exit is not checked, so the time of its last
+/// check is the time of its condemnation.
 pub fn has_ended(known: &Known, now: Moment) -> bool {
     known.marks.bad_for_good && now.since(known.checked.unwrap_or_default()) >= CONDEMNED_FOR
 }
@@ -117,7 +118,8 @@ pub fn pardon_rows(exit: &Exit, now: Moment) -> Vec<Write> {
         pardon(&mut known);
         return public::row(exit, &known, now).into_iter().map(Write::PutPublic).collect();
     }
-    // A verdict of the year 1970 is too old to count, so after a restart the exit is as one that nobody has tested.
+    // A verdict of the year 1970 is too old to count. So after a restart the exit counts as an exit that nobody has
+    // tested.
     let checked = Moment(0);
     let (exit, target, why) = (exit.id().clone(), ECHO.to_owned(), String::new());
     let verdict = TargetVerdict::Bad;

@@ -1,11 +1,11 @@
-//! Decides which Tor exits somebody wants. Pure.
+//! Decides which Tor exits are wanted, which means that routes, usernames or pins need them. Pure.
 //!
 //! Exits are wanted by routes, by usernames that were used lately, and by pins. All routes that choose among the same
-//! exits form one group, because their pools must not share a few tested exits. A group wants as many good exits, each
-//! with another address, as its pools have places, and some more as a reserve: for members that fail, and for sites
-//! that ban members. If a group has fewer, the best untested exits that match are wanted, too. An exit with much
-//! capacity is better. Exits are drawn with a chance that follows their consensus weight, as Tor's own clients draw
-//! them, because otherwise all gateways would test and use the same few exits.
+//! exits form one group, because their pools must not share a few tested exits. Each place in a pool of the group needs
+//! a good exit with an address of its own. The group also wants some good exits as a reserve, because members may fail
+//! and sites may ban members. If a group has too few good exits, it also wants untested exits that match. These are
+//! drawn with a chance that follows their consensus weight, as Tor's own clients draw exits. Otherwise all gateways
+//! would test and use the same few large exits.
 //!
 //! Next: `check/schedule.rs` decides when wanted exits are checked.
 
@@ -27,22 +27,24 @@ use crate::state::Snapshot;
 /// A route counts as used if its last use was within this time. `route/wanted.rs` has the same value for circuits.
 const IN_USE: Duration = Duration::from_secs(600);
 
-/// The least number of good exits that a group wants beyond the places of its pools. Not tuned: three exits that one
-/// request may try, and one more.
+/// The least number of good exits that a group wants in addition to the places of its pools. Not tuned: the three exits
+/// that one request may try, and one more.
 const RESERVE: usize = 4;
 
-/// How many good exits the gateway keeps if nobody wants any, so that a first request need not wait.
+/// How many good exits the gateway keeps if no route, username or pin needs any, so that a first request need not wait.
 const STANDING: usize = 8;
 
-/// Of untested exits, this many more are tested than a group lacks, in percent. On the public network, 98 of 100 pass.
+/// How many more untested exits are tested than good exits are missing, in percent. On the public network, 98 of 100
+/// pass.
 const SPARE_TESTS: usize = 25;
 
 /// How much an exit is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Want {
-    /// The exit is a member of a pool that nobody uses now, or waits for a member of a pool to fail.
+    /// The exit is a member of a pool that nobody uses now, or is kept to replace a member of a pool that fails.
     Reserve,
-    /// A route in use has the exit in its pool, a client uses its pin, or the pool of a route has no exit for a place.
+    /// A route in use has the exit in its pool, a client uses a pin to the exit, or the exit may fill a free place of a
+    /// pool.
     Used,
 }
 
@@ -68,8 +70,9 @@ impl Order {
         slots.filter_map(|slot| catalog.at(*slot)).map(|exit| &**exit)
     }
 
-    /// Returns one untested exit of each country that has no good exit, with its place: the exit of the smallest country
-    /// comes first. Large countries are the ones that routes most often want, so their exits are tested anyway.
+    /// For each country without a good exit, returns one untested exit with its rank. The rank of the smallest country
+    /// is the lowest, and its exit is tested first. Routes want large countries most often, so exits of large countries
+    /// are tested anyway.
     pub fn representatives(&self, catalog: &Catalog) -> HashMap<ExitId, u32> {
         let sizes: HashMap<Country, usize> =
             catalog.countries().map(|(country, count)| (country, count.known)).collect();
@@ -83,24 +86,24 @@ impl Order {
     }
 }
 
-/// What [`wanted`] knows besides the snapshot.
+/// What [`wanted`] reads besides the snapshot.
 pub struct Inputs<'a> {
     pub snapshot: &'a Snapshot,
     pub memory: &'a Memory,
     pub order: &'a Order,
-    /// Returns true if the exit was checked since all sites that routes name are requested. An exit that was not may
-    /// pass a site of which nothing is known.
+    /// Returns true if the last check of the exit requested all sites that routes name. Any other exit may pass a site
+    /// for which it has no result yet.
     pub asked_sites: &'a dyn Fn(&ExitId) -> bool,
     pub now: Moment,
 }
 
-/// Routes and usernames that choose among the same exits.
+/// The key of a group of routes and usernames that choose among the same exits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
-    /// Without mode and session.
+    /// The selector without mode and session.
     selector: Selector,
     check: Option<std::sync::Arc<str>>,
-    /// Each route has one address of its own, and keeps it.
+    /// True if each route of the group keeps one address of its own.
     strict: bool,
 }
 
@@ -108,11 +111,11 @@ struct Key {
 struct Group {
     places: usize,
     reserve: usize,
-    /// The members of the pools, and whether the pool is in use.
+    /// The members of the pools, each with true if its pool is in use.
     members: Vec<(ExitId, bool)>,
 }
 
-/// Returns the exits that somebody wants.
+/// Returns the wanted exits, and how much each of them is wanted.
 pub fn wanted(inputs: &Inputs<'_>) -> HashMap<ExitId, Want> {
     let mut all = HashMap::new();
     let pins = inputs.memory.pins().list(inputs.now);
@@ -230,7 +233,8 @@ fn fill(inputs: &Inputs<'_>, key: &Key, group: &Group, taken: &HashSet<IpAddr>, 
     order.of(&bad, catalog).take(missing).for_each(|exit| raise(all, exit.id(), want));
 }
 
-/// The address that sites see, or that they would see as far as is known.
+/// Returns the address that sites see. If no check has observed that address, returns the address that the exit
+/// announces.
 fn address(exit: &Exit) -> IpAddr {
     let announced = || exit.listing().announced.first().copied();
     exit.ip().or_else(announced).unwrap_or(IpAddr::from(exit.seed().to_be_bytes().map(u16::from)))

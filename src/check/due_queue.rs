@@ -22,7 +22,7 @@ pub enum Ended {
     /// The check shows nothing about the exit, because the gateway itself (for example, a Tor engine) caused the
     /// failure.
     Open,
-    /// The check shows nothing about the exit, because the page that it requested is down.
+    /// The check shows nothing about the exit, because the page that the check requested is down.
     TargetDown,
 }
 

@@ -1,12 +1,14 @@
-//! What the checks of all exits show about one echo server: whether it is down, repeats nonces, or names wrong addresses.
-//! Pure.
+//! What the checks of all exits show about one echo server: whether the server is down, repeats nonces (random numbers
+//! in requests), or returns wrong addresses. Pure.
 //!
-//! An echo server may fail for every exit, so its failures must count against no exit. Two rules find that out. If
-//! several exits that worked fail one after another, and none passes in between, the server is down: this is noticed
-//! after a few checks. If most of the good exits of the last minute fail, it is down too (`check/target_health.rs`).
+//! An echo server may fail for every exit, and such failures must count against no exit. Two rules detect a server that
+//! is down. First, the server is down if several exits that worked fail one after another and no exit passes in
+//! between. This rule needs only a few checks. Second, the server is down if most of the good exits that were tested
+//! within the last minute fail (`check/target_health.rs`).
 //!
-//! An echo server may also name wrong addresses. An address is confirmed if the exit announces it, if a check saw it
-//! within the last day, or if two servers name it. A server whose addresses are mostly not confirmed is not used.
+//! An echo server may also return wrong addresses. An address is confirmed if the exit announces the address, if a
+//! check observed the address within the last day, or if two servers return the address. A server is not used if most
+//! of the addresses that it returned were not confirmed.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
@@ -23,25 +25,26 @@ const ENOUGH_ANSWERS: u32 = 4;
 /// fails a check, so chance alone makes four in a row once in six million checks.
 const RUN: usize = 4;
 
-/// How long a run of failures counts. After it, the server is asked once more, to see whether it works again.
+/// How long a run of failures counts. After this time, checks use the server once more, to see whether the server works
+/// again.
 const RUN_FOR: Duration = Duration::from_secs(300);
 
-/// How many of the latest addresses of a server are compared. Not tuned.
+/// How many of the latest addresses that a server returned are examined. Not tuned.
 const COMPARED: usize = 16;
 
-/// How many unconfirmed addresses show that a server names wrong ones, if they are more than half. On the public network
-/// three exits in a hundred have another address than they announce.
+/// How many unconfirmed addresses show that a server returns wrong addresses, if more than half of its latest addresses
+/// are unconfirmed. On the public network, three exits in a hundred use another address than they announce.
 const WRONG: usize = 4;
 
 /// The results of all exits at one echo server.
 #[derive(Debug, Default)]
 pub(super) struct EchoServer {
     health: TargetHealth,
-    /// The latest results of exits that worked until then: the exit, whether it passed, and when.
+    /// The latest results at this server of exits that worked until then: the exit, true if it passed, and when.
     latest: VecDeque<(ExitId, bool, Moment)>,
-    /// The latest addresses: the exit, whether its address was confirmed, and when.
+    /// The latest addresses that this server returned: the exit, true if its address was confirmed, and when.
     addresses: VecDeque<(ExitId, bool, Moment)>,
-    /// The time since when the server is not used. `None` if it is used.
+    /// The time since when checks do not use the server. `None` if checks use the server.
     pub(super) suspended: Option<Moment>,
     /// How many answers repeated the nonce of our request.
     repeated: u32,
@@ -55,7 +58,8 @@ impl EchoServer {
     }
 
     /// Records a failure that the server may have caused. `worked` is true if the exit worked until now, or passed
-    /// another server in the same check.
+    /// another server in the same check. `works_elsewhere` is true only if the exit passed another server in the same
+    /// check.
     pub(super) fn failed(&mut self, exit: &ExitId, worked: bool, works_elsewhere: bool, now: Moment) {
         self.health.failed(exit, works_elsewhere, now);
         if worked {
@@ -63,30 +67,31 @@ impl EchoServer {
         }
     }
 
-    /// Records whether an answer repeated the nonce of its request.
+    /// Records an answer of the server. `repeated` is true if the answer repeated the nonce of its request.
     pub(super) fn answered(&mut self, repeated: bool) {
         self.answers += 1;
         self.repeated += u32::from(repeated);
     }
 
-    /// Returns true if the server repeats nonces, which is the case if most of its answers do.
+    /// Returns true if the server repeats nonces, which means that most of its answers repeat the nonce of their
+    /// request.
     pub(super) fn repeats(&self) -> bool {
         self.answers >= ENOUGH_ANSWERS && self.repeated * 2 > self.answers
     }
 
-    /// Records whether the address that the server named for this exit was confirmed.
+    /// Records an address that the server returned for this exit. `confirmed` is true if the address was confirmed.
     pub(super) fn named(&mut self, exit: &ExitId, confirmed: bool, now: Moment) {
         put(&mut self.addresses, COMPARED, (exit.clone(), confirmed, now));
     }
 
-    /// Returns true if the server names wrong addresses, as far as the last hour shows.
+    /// Returns true if most addresses that the server returned within the last hour were wrong.
     pub(super) fn names_wrong_addresses(&self, now: Moment) -> bool {
         let recent = || self.addresses.iter().filter(|(_, _, at)| now.since(*at) < RECENT);
         let wrong = recent().filter(|(_, confirmed, _)| !confirmed).count();
         wrong >= WRONG && wrong * 2 > recent().count()
     }
 
-    /// Returns how often the server is right about addresses, as far as the last hour shows.
+    /// Returns how reliable the addresses were that the server returned within the last hour.
     pub(super) fn record(&self, now: Moment) -> Record {
         let recent = || self.addresses.iter().filter(|(_, _, at)| now.since(*at) < RECENT);
         let (count, right) = (recent().count(), recent().filter(|(_, confirmed, _)| *confirmed).count());
@@ -110,7 +115,7 @@ impl EchoServer {
         !self.is_down(now) && !self.names_wrong_addresses(now)
     }
 
-    /// Returns true if another exit has passed since `at`.
+    /// Returns true if another exit has passed this server since the time `at`.
     pub(super) fn passed_by_another_since(&self, exit: &ExitId, at: Moment) -> bool {
         self.health.last_pass_of_another(exit).is_some_and(|pass| pass > at)
     }
@@ -132,7 +137,7 @@ impl EchoServer {
     }
 }
 
-/// Adds the result of an exit as the latest one. Each exit has one result, and there are at most `most` results.
+/// Adds the result of an exit as the latest one. Each exit has only one result, and at most `most` results are kept.
 fn put(results: &mut VecDeque<(ExitId, bool, Moment)>, most: usize, result: (ExitId, bool, Moment)) {
     results.retain(|(exit, ..)| *exit != result.0);
     results.push_back(result);

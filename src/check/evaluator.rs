@@ -46,10 +46,10 @@ pub struct PageHealth {
     pub passing: usize,
     /// How many exits failed this page and may be banned for that.
     pub pending: usize,
-    /// How many requests the echo server has got since the tester started, and how many checks may make now by
-    /// themselves. `None` for pages without such a limit.
+    /// For an echo server: how many requests it has got since the tester started, and how many requests it may get now
+    /// from checks that no person ordered. `None` for pages without such a limit.
     pub budget: Option<(u64, u64)>,
-    /// True if the page is an echo server that names wrong addresses, and is not used for that reason.
+    /// True if the page is an echo server that checks do not use because it returns wrong addresses.
     pub wrong: bool,
 }
 
@@ -59,17 +59,17 @@ pub(super) struct Evaluator {
     geo: Geo,
     /// The results of the exits themselves: whether their echo probes passed.
     exits: TargetHealth,
-    /// Whether so many exits fail together that the cause must be on our side.
+    /// Detects that so many exits fail together that the cause must be on our side.
     outage: Outage,
     echoes: Vec<EchoServer>,
-    /// Bad verdicts on exits that were good until now.
+    /// Bad verdicts that do not count yet, on exits that were good until now.
     held: Vec<Held>,
-    /// When exits were last checked again because of a held verdict.
+    /// When exits that work were last checked again because of a held verdict.
     controlled: Moment,
     unconfirmed: Unconfirmed,
     certificates: HashMap<Host, TargetHealth>,
-    /// Exits that showed a wrong certificate of a host, and must be checked again: either no exit had received the true
-    /// certificate of the host yet, or a second host must be seen.
+    /// Exits that showed a wrong certificate of a host, each with this host. These exits must be checked again for one
+    /// of two reasons: no exit had received the true certificate of the host yet, or a second host must be tested.
     suspects: Vec<(Host, ExitId)>,
     /// Exits that are never used again. A check that was still running must not make these exits good.
     condemned: HashSet<ExitId>,
@@ -124,9 +124,10 @@ impl Evaluator {
         self.echoes.iter().map(EchoServer::repeats).collect()
     }
 
-    /// Sorts the echo servers for the next check of an exit. If the exit showed wrong certificates of one host, the servers
-    /// with TLS of other hosts come first, because a second host condemns the exit. The servers of that host come next,
-    /// because its true certificate clears the exit. Servers without TLS show neither, and come last.
+    /// Sorts the echo servers for the next check of an exit. If the exit showed wrong certificates of one host, TLS
+    /// servers of other hosts come first, because a second host condemns the exit. TLS servers of that one host come
+    /// next, because the true certificate of the host clears the exit. Servers without TLS can show neither, and come
+    /// last.
     pub(super) fn sort_echoes(&self, exit: &ExitId, echoes: &mut [usize]) {
         let forged: Vec<_> = self.evidence.forged_hosts(exit).collect();
         if forged.is_empty() {
@@ -138,13 +139,13 @@ impl Evaluator {
         });
     }
 
-    /// Returns true if one host, but not yet a second one, shows that the exit tampers.
+    /// Returns true if the exit tampered at one host, but not yet at a second host.
     fn is_suspect(&self, exit: &ExitId, now: Moment) -> bool {
         self.evidence.is_against(exit, now)
     }
 
-    /// Returns true if the check of this exit must fetch every canary: the true page of one is not known yet, an exit may
-    /// be condemned for one, or this exit is a suspect.
+    /// Returns true if the check of this exit must fetch every canary. The reason is that the true page of a canary is
+    /// not known yet, that an exit may be condemned for the page that it showed, or that this exit is a suspect.
     pub(super) fn needs_all_canaries(&self, exit: &ExitId, now: Moment) -> bool {
         let is_open = |canary: &TamperCheck| canary.truth().is_none() || canary.pending.is_undecided();
         self.is_suspect(exit, now) || self.canaries.iter().any(is_open)

@@ -61,8 +61,8 @@ pub(super) fn of_held(exit: &ExitId, round: &EchoRound, before: BeforeRound, geo
     update
 }
 
-/// Returns the update that results from a client's stream through a good exit. The address of the exit is as before,
-/// because the stream does not show an address.
+/// Returns the update that results from a client's stream through a good exit. The recorded address of the exit stays
+/// the same, because a stream does not show an address.
 pub(super) fn of_traffic(exit: &Exit, at: Moment) -> ExitUpdate {
     let latency = exit.known().latency;
     let row = verdict_row(exit.id(), ECHO, store::TargetVerdict::Good, 1, (at, Some(at)), latency, String::new());
@@ -144,7 +144,8 @@ pub(super) fn ban(exit: &ExitId, site: &CheckedSite, failure: SiteFailure, until
     }
 }
 
-/// Returns the update for an exit that tampers with a page. The exit is bad, or `condemned`.
+/// Returns the update for an exit that tampers with a page. `condemned` is true if the exit is condemned, and false if
+/// the exit only counts as bad.
 pub(super) fn tampers(exit: &ExitId, failure: SiteFailure, condemned: bool, now: Moment) -> ExitUpdate {
     let why: Arc<str> = failure.to_string().into();
     let update = move |known: &mut Known| {

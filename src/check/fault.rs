@@ -53,7 +53,8 @@ pub enum Blame {
 impl Fault {
     pub fn blame(self) -> Blame {
         match self {
-            // If the deadline passed while nobody was known to be silent, the circuit or the dial itself was late.
+            // If the deadline passed and no relay or target was known to be silent, the circuit or the dial itself was
+            // late.
             Self::Dial(DialError::Engine(_) | DialError::Deadline | DialError::Target(TargetFault::Forbidden)) => {
                 Blame::Ours
             }

@@ -1,14 +1,14 @@
-//! If many exits fail together, is the cause on our side of the exits? Pure.
+//! Detects that many exits fail together because of a cause on our side of the exits. Pure.
 //!
-//! Exits do not all die within minutes. If they seem to, then what they have in common has failed: the
-//! connection of this machine, a guard, or an engine. Most of these failures are reported as faults of an engine and
-//! never reach this module. The rest looks like silent exits or like pages that do not answer.
+//! Exits do not all die within minutes. If they seem to die, then something that they have in common has failed: the
+//! connection of this machine, a guard, or an engine (tor process). Most of these failures are reported as faults of an
+//! engine and never reach this module. The other failures look like silent exits or like pages that do not answer.
 //!
-//! The rule looks at the exits that had worked and began to fail within the last ten minutes, and at the exits that passed
-//! since the first of them failed. If more than half of these exits fail, and at least three, a
-//! failure does not count against its exit, and the exit is tested again soon. If other exits pass meanwhile, at most
-//! [`PARDONS`] failures of one exit in a row are pardoned. So if most exits really died, the dead ones become bad after
-//! a few tests. While no exit at all passes, no exit becomes bad.
+//! The rule compares two numbers: how many exits had worked and began to fail within the last ten minutes, and how many
+//! exits passed since the first of these failures. If at least three exits fail, and these are more than half of both
+//! numbers together, a failure is pardoned: it does not count against its exit, and the exit is tested again soon. If
+//! other exits pass meanwhile, at most [`PARDONS`] failures of one exit in a row are pardoned. So if most exits really
+//! died, the dead exits become bad after a few tests. While no exit at all passes, no exit becomes bad.
 //!
 //! Next: `check/target_health.rs` has the same rule for pages.
 
@@ -19,34 +19,36 @@ use super::target_health::RECENT;
 use crate::exit::{ExitId, Moment};
 use crate::route::ban::is_target_at_fault;
 
-/// Exits that begin to fail within this time may fail for a common reason. It is longer than the pause between two tests
-/// while few exits are tested.
+/// Exits that begin to fail within this time may fail for a common reason. The time is longer than the pause between
+/// two tests while few exits are tested.
 const TOGETHER: Duration = Duration::from_secs(600);
 
-/// How many failures of one exit in a row do not count while other exits pass. Two tests are some minutes apart, and a
-/// guard that died is replaced within a minute.
+/// How many failures of one exit in a row are pardoned while other exits pass. Two tests of an exit are some minutes
+/// apart, and a guard that died is replaced within a minute.
 const PARDONS: u8 = 2;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Record {
     passed: Option<Moment>,
-    /// When the exit began to fail, and when it last failed. `None` if it passed since.
+    /// When the exit began to fail, and when it last failed. `None` if the exit has passed since then, or has never
+    /// failed.
     failing: Option<(Moment, Moment)>,
     /// True if the exit had passed within the last hour when it began to fail.
     had_worked: bool,
-    /// How many failures in a row did not count.
+    /// How many failures of the exit in a row were pardoned.
     pardons: u8,
 }
 
 impl Record {
-    /// Returns when the exit began to fail, if this may be part of an outage now.
+    /// Returns when the exit began to fail. `None` if the exit does not fail, or if its failure cannot be part of an
+    /// outage now.
     fn fell(&self, now: Moment) -> Option<Moment> {
         let (began, last) = self.failing?;
         (self.had_worked && now.since(began) < TOGETHER && now.since(last) < TOGETHER).then_some(began)
     }
 }
 
-/// The latest results of all exits.
+/// Exit → its latest results.
 #[derive(Debug, Default)]
 pub(super) struct Outage(HashMap<ExitId, Record>);
 
@@ -62,7 +64,7 @@ impl Outage {
         if record.failing.is_none() {
             record.had_worked = record.passed.is_some_and(|at| now.since(at) < RECENT);
         }
-        // A failure that did not count is no part of the past: the exit fails again for the first time.
+        // If the exit's last failure was pardoned, the present failure counts as the beginning.
         let began = record.failing.filter(|_| record.pardons == 0).map_or(now, |(began, _)| began);
         record.failing = Some((began, now));
         let pardons = record.pardons;
@@ -74,7 +76,8 @@ impl Outage {
         !pardoned
     }
 
-    /// Returns how many exits passed since the first failure of a possible outage, and how many exits fail in it.
+    /// Returns how many exits passed since the first failure of a possible outage, and how many exits fail in this
+    /// outage.
     fn together(&self, now: Moment) -> (usize, usize) {
         let fell: Vec<Moment> = self.0.values().filter_map(|record| record.fell(now)).collect();
         let Some(first) = fell.iter().min() else { return (0, 0) };
@@ -123,7 +126,7 @@ mod tests {
     #[test]
     fn from_the_third_on_nobody_is_bad_while_nobody_passes() {
         let (mut outage, mut now) = worked();
-        // These passed a moment before the outage.
+        // These exits passed a moment before the outage.
         (50..100).for_each(|n| outage.passed(&exit(n), now));
         now = now.after(SECOND);
         assert!(outage.counts(&exit(0), now) && outage.counts(&exit(1), now), "two alone are no outage");
@@ -144,7 +147,7 @@ mod tests {
         assert!(!outage.counts(&exit(60), later));
         assert!(!outage.counts(&exit(60), later.after(SECOND)), "the second pardon");
         assert!(outage.counts(&exit(60), later.after(2 * SECOND)), "others pass, so it is the exit");
-        // Once it passes, it starts anew.
+        // Once the exit passes, its earlier failures do not matter.
         outage.passed(&exit(60), later.after(3 * SECOND));
         assert!(!outage.counts(&exit(60), later.after(4 * SECOND)));
     }
@@ -153,7 +156,7 @@ mod tests {
     fn what_is_dead_for_longer_is_no_part_of_an_outage() {
         let (mut outage, now) = worked();
         assert!(outage.counts(&exit(0), now) && outage.counts(&exit(1), now));
-        // Exits 0 and 1 are bad since ten minutes, and fail again.
+        // Exits 0 and 1 have been bad for ten minutes, and fail again.
         let later = now.after(TOGETHER);
         assert!(outage.counts(&exit(0), later) && outage.counts(&exit(1), later));
         assert!(outage.counts(&exit(2), later), "one began to fail, two are old");

@@ -22,8 +22,8 @@ use super::{CheckedSite, ExitDialer, Settings, echo};
 use crate::exit::ExitId;
 use crate::store::Timings;
 
-/// How many times a page is requested at most, until the answer is as expected. Two, because exits sometimes lose a
-/// connection.
+/// How many times a page is requested at most, until the answer is as expected. The value is two, because exits
+/// sometimes lose a connection.
 const ATTEMPTS: u32 = 2;
 
 /// What to request in one check of an exit. Pages are given by their index in the settings.

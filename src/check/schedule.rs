@@ -1,9 +1,9 @@
 //! Decides which Tor exit is checked next, and when. Pure: the caller passes the time and a random number.
 //!
-//! Checks follow demand: an exit is checked often if routes use it, seldom if it is a reserve of routes, and hardly ever
-//! if nobody wants it. `check/demand.rs` says which exits are wanted. There are five classes (`check/due_queue.rs`),
-//! which are served in this order: exits for which a live request waits, exits that routes use or lack, exits that a
-//! person wants checked, reserves, and all other exits.
+//! How often the tester checks an exit depends on demand: often if routes use the exit, seldom if the exit is a reserve
+//! of routes, and hardly ever if nobody wants the exit. `check/demand.rs` decides which exits are wanted. There are
+//! five classes (`check/due_queue.rs`), which are served in this order: exits for which a live request waits, exits
+//! that routes use or lack, exits that a person wants checked, reserves, and all other exits.
 //!
 //! These budgets limit the checks:
 //!
@@ -12,9 +12,9 @@
 //! - how many requests each echo server gets (`check/schedule/echo_budget.rs`);
 //! - how many checks of exits that nobody wants begin (`TRICKLE`).
 //!
-//! A check for a live request waits only for the echo servers' budget, up to a limit of its own, because the request
-//! waits for the check. While no engine reaches the Tor network, one check runs at a time, to see when it is reached
-//! again.
+//! A check for which a live request waits must begin soon. So only the echo servers' budgets and a higher limit on
+//! running checks can delay it. While no engine reaches the Tor network, one check runs at a time, to notice when an
+//! engine reaches the network again.
 //!
 //! Next: `check/tester_state.rs` calls this code. `check/verdict.rs` decides how each check ended.
 
@@ -43,12 +43,12 @@ const URGENT_BEYOND: usize = 16;
 /// keep one good exit of each country known, so that the first request for a country need not wait.
 const TRICKLE: u32 = 36;
 
-/// How many of these checks may begin together after a pause, for example at the first start: one for each country that
-/// has exits.
+/// How many checks of exits that nobody wants may begin together after a pause, for example at the first start: one for
+/// each country that has exits.
 const TRICKLE_BURST: u32 = 64;
 
-/// The pause between two checks while no engine reaches the Tor network. Such a check costs nothing but a look at the
-/// engines.
+/// The pause between two checks while no engine reaches the Tor network. Such a check only looks at the engines, so it
+/// costs nearly nothing.
 const UPLINK_RETRY: Duration = Duration::from_secs(2);
 
 /// How far the times of the next checks are spread, as a share of the pause, in both directions. Checks that began at
@@ -58,20 +58,21 @@ pub(super) const SPREAD: f64 = 0.1;
 /// How often exits are checked, and how many at the same time.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// The time between two checks of an exit that routes in use have.
+    /// The time between two checks of an exit that routes use.
     pub every: Duration,
-    /// The age after which a verdict no longer counts. Reserves are checked three times within it.
+    /// The age after which a verdict no longer counts. Reserve exits are checked three times within this age.
     pub stale_after: Duration,
     /// How many checks begin per second at most.
     pub per_second: f64,
     /// How many checks run at the same time at most.
     pub concurrency: usize,
-    /// What each echo server is asked at most.
+    /// How many requests each echo server may get.
     pub echo: EchoTerms,
 }
 
 impl Terms {
-    /// Returns the time between two checks of a reserve. A verdict lasts for three checks, so two may fail to happen.
+    /// Returns the time between two checks of a reserve exit. A verdict counts for three times as long, so it still
+    /// counts if two checks in a row do not happen.
     fn reserve_every(&self) -> Duration {
         (self.stale_after / 3).max(self.every)
     }
@@ -87,7 +88,7 @@ pub struct Schedule {
     echoes: EchoBudget,
     /// True if an engine reaches the Tor network, as far as is known.
     uplink: bool,
-    /// While `uplink` is false: when the next check may begin.
+    /// The time from which the next check may begin while `uplink` is false.
     uplink_from: Moment,
     queue: DueQueue<Scheduled, 5>,
 }
@@ -123,8 +124,8 @@ impl Schedule {
         self.queue.get(id)?.ended
     }
 
-    /// Makes `wanted` the exits that somebody wants. All other exits are checked hardly ever, in the order of `rank`: a
-    /// smaller number comes first.
+    /// Makes `wanted` the set of wanted exits. All other exits are checked rarely, in the order of `rank`: the exit
+    /// with the smallest rank comes first. An exit for which `rank` returns `None` needs no check.
     pub fn want_only(&mut self, wanted: &HashMap<ExitId, Want>, rank: impl Fn(&ExitId) -> Option<u32>, now: Moment) {
         let terms = self.terms;
         let changed: Vec<_> = self
@@ -163,8 +164,8 @@ impl Schedule {
         self.queue.hasten(id, |entry| (entry.asked, entry.due) = (true, entry.due.min(now)))
     }
 
-    /// Makes this exit due now. If a check of it runs, the exit is checked once more afterwards, because the next check
-    /// is to compare something new.
+    /// Makes this exit due now, because its next check must compare something new. If a check of the exit runs, the
+    /// exit is checked once more after that check.
     pub fn again(&mut self, id: &ExitId, now: Moment) {
         if !self.queue.again(id) {
             self.queue.hasten(id, |entry| (entry.again, entry.due) = (true, entry.due.min(now)));
@@ -191,7 +192,8 @@ impl Schedule {
         self.uplink = up;
     }
 
-    /// Makes every wanted exit that works due now, because there is something new to check, for example a new site.
+    /// Makes every wanted exit that works due now, because checks have something new to request, for example a new
+    /// site.
     pub fn hurry(&mut self, now: Moment) {
         let works = self.queue.iter().filter(|(_, entry)| entry.works() && entry.want.is_some());
         for id in works.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
@@ -210,16 +212,16 @@ impl Schedule {
         Some(id)
     }
 
-    /// Called instead of a check, after [`Self::next`]: clients' streams through this exit succeeded at `at`, which shows
-    /// the same.
+    /// Ends a check that was not made. Called after [`Self::next`] returned this exit, if clients' streams through the
+    /// exit succeeded at the time `at`, because a check would show the same.
     pub fn proven(&mut self, id: &ExitId, at: Moment, random: f64) {
         let terms = self.terms;
         self.rate.give_back();
         self.queue.end(id, |entry, _| entry.proven(at, &terms, random));
     }
 
-    /// Returns true if the taken exit needs a check even if clients use it: a person or another check wants one, or its
-    /// address was last confirmed too long ago.
+    /// Returns true if this exit, which [`Self::next`] returned, needs a check even if clients use it. The reason is
+    /// that a person or another check wants a check, or that the exit's address was confirmed too long ago.
     pub fn needs_check(&self, id: &ExitId, now: Moment) -> bool {
         self.queue.get(id).is_none_or(|entry| entry.needs_check(now))
     }

@@ -102,7 +102,7 @@ pub struct PageDecisions {
     pub again: Vec<ExitId>,
 }
 
-/// How many exits that passed recently are checked again after another exit failed. If all of these exits fail too,
+/// After an exit failed at a page, this many exits that passed recently are checked again. If all of them fail too,
 /// they are enough to show that the page is down.
 const CHECKED_AGAIN: usize = 3;
 

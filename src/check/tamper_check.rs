@@ -99,8 +99,8 @@ impl TamperCheck {
         turned >= QUORUM || votes().count() > self.pending.passing(now)
     }
 
-    /// Returns the page that has more than half of the votes, and at least [`QUORUM`]. Returns `None` if there is no such
-    /// page.
+    /// Returns the page that has more than half of the votes, and at least [`QUORUM`] votes. Returns `None` if no page
+    /// has that many votes.
     fn majority(&self) -> Option<Digest> {
         let votes = |shown: &Digest| self.votes.iter().filter(|(_, other)| other == shown).count();
         let most = self.votes.iter().map(|(_, shown)| (votes(shown), *shown)).max()?;

@@ -82,7 +82,7 @@ impl TargetHealth {
         self.0.iter().any(|(id, record)| id != exit && record.passed.is_some_and(|at| now.since(at) < RECENT))
     }
 
-    /// Returns when another exit last passed this target. Returns `None` if none did.
+    /// Returns when another exit last passed this target. Returns `None` if no other exit has passed.
     pub fn last_pass_of_another(&self, exit: &ExitId) -> Option<Moment> {
         self.0.iter().filter(|(id, _)| *id != exit).filter_map(|(_, record)| record.passed).max()
     }

@@ -48,11 +48,11 @@ pub(super) struct TesterState {
     /// The sites to request, by their index in the settings: the sites of the configuration file, and the presets that
     /// a route names.
     sites: Vec<usize>,
-    /// When these sites were last added to.
+    /// When a site was last added to `sites`.
     sites_since: Moment,
     /// The exits that can be tested, best first.
     order: Order,
-    /// Decides the order, so that it stays the same as long as the gateway runs.
+    /// The random seed of `order`. The seed stays the same while the gateway runs, so the order changes little.
     seed: u64,
     results: Results,
 }
@@ -134,7 +134,7 @@ impl TesterState {
         let canaries: Vec<usize> = (0..self.settings.canaries.len())
             .filter(|canary| exit.allows(self.settings.canaries[*canary].target.port, false))
             .collect();
-        // One canary is enough to notice an exit that tampers. All of them show whether it really does.
+        // One canary is enough to suspect an exit. All canaries together show whether the exit really tampers.
         let all = self.evaluator.needs_all_canaries(exit.id(), now);
         let chosen = if all { canaries } else { canaries.choose(rng).copied().into_iter().collect() };
         let canaries = chosen.into_iter().map(|canary| (canary, self.evaluator.truth(canary))).collect();
@@ -142,8 +142,8 @@ impl TesterState {
         Job { exit: exit.id().clone(), echoes, repeats: self.evaluator.repeats(), canaries, sites, extra }
     }
 
-    /// Returns when clients' streams through this exit showed what its check would show now. `None` if a check is
-    /// needed.
+    /// Returns the time at which clients' streams through this exit showed all that a check would show now. `None` if a
+    /// check is needed.
     fn shown_by_traffic(&self, exit: &Exit, now: Moment) -> Option<Moment> {
         let at = exit.load().last_success()?;
         let recent = now.since(at) < self.settings.schedule.every && Some(at) > exit.known().checked;

@@ -142,7 +142,7 @@ impl Setup {
         let ids: Vec<_> = self.exits.does.lock().unwrap().keys().cloned().collect();
         let listings = ids.iter().cloned().map(Listing::new).collect();
         self.state.apply(Change::Listed(Source::Tor, listings)).await.unwrap();
-        // Nobody wants most of them, so a person orders a check of each.
+        // Nobody wants most of these exits, so the test orders a check of each exit, as a person would.
         drop(self.handle.pass(CheckBatch { exits: ids, extra: None }).await);
     }
 

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use super::fault::{Blame, Fault};
 
 /// How many wrong certificates prove that an exit intercepts connections, and how many servers must confirm an address.
-/// Two, because a single wrong answer may be the error of a server.
+/// The value is two, because a single wrong answer may be the error of a server.
 const TWICE: usize = 2;
 
 /// How many echo probes a check makes, and how many of them must pass.
@@ -129,8 +129,8 @@ pub fn unless_offline(conclusion: Conclusion, first_hop_answers: bool) -> Conclu
     }
 }
 
-/// Returns a fault of the gateway itself if the other failures alone are too few for a conclusion: with them, enough
-/// probes could still have passed.
+/// Returns a fault of the gateway itself, if such faults prevent a conclusion: the other failures alone are so few that
+/// enough probes could still have passed.
 fn ours_decided(results: &[ProbeResult], terms: Terms) -> Option<Fault> {
     let mut faults = results.iter().filter_map(|result| result.outcome.err());
     let others = faults.clone().filter(|fault| fault.blame() != Blame::Ours).count();
@@ -255,7 +255,7 @@ mod tests {
             ("At Bx", bad(BadReason::Fault(DEAD))),
             ("Ao Bo", Some(Conclusion::Open(OURS))),
             ("A1 Bo Ao", Some(Conclusion::Open(OURS))),
-            // One failure besides those of our own would not have been enough.
+            // One failure in addition to the gateway's own faults would not have been enough for a conclusion.
             ("Ao Bx", Some(Conclusion::Open(OURS))),
             ("Ax Bo", Some(Conclusion::Open(OURS))),
             ("Ao Bt", Some(Conclusion::Open(OURS))),
@@ -311,7 +311,7 @@ mod tests {
             ("Ax Bx Ao Bo", Some(Conclusion::Open(OURS))),
             ("Ax Bx Ax Bo", Some(Conclusion::Open(OURS))),
             ("Ax Bx Ax Bx", bad(BadReason::Fault(DEAD))),
-            // A wrong certificate does not come from our side.
+            // The gateway's own side does not cause a wrong certificate.
             ("A! Bo Ao Bo Ao", bad(BadReason::Fault(Fault::Forged))),
         ] {
             assert_eq!(conclude(&results(text), patient, 2), want, "{text}");

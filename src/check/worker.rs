@@ -51,10 +51,11 @@ pub(super) trait CheckState: Send {
     /// Reads a snapshot that has changed.
     fn look(&mut self, snapshot: &Snapshot, now: Moment);
 
-    /// Finds out which exits somebody wants. Called after [`Self::look`], and when routes or live requests want others.
+    /// Finds out which exits are wanted. Called after [`Self::look`], and when routes or live requests need other
+    /// exits.
     fn demand(&mut self, _snapshot: &Snapshot, _memory: &Memory, _now: Moment) {}
 
-    /// Records whether this gateway reaches the network of the exits.
+    /// Records whether this gateway reaches the network of the exits. `_up` is true if it does.
     fn set_uplink(&mut self, _up: bool) {}
 
     /// Makes the check of an exit start sooner. Returns false if the exit cannot be checked.
@@ -121,12 +122,14 @@ pub(super) trait TesterKind: Send + Sync + 'static {
     /// The name of a task that runs one check.
     const TASK: &'static str;
 
-    /// Returns false while nothing of this gateway reaches the network of the exits, so that a check would say nothing.
+    /// Returns false while no part of this gateway reaches the network of the exits. A check would then show nothing
+    /// about its exit.
     fn is_up(&self) -> bool {
         true
     }
 
-    /// Returns a counter that grows when [`Self::is_up`] may have changed. `None` if it never changes.
+    /// Returns a counter that grows when the result of [`Self::is_up`] may have changed. `None` if that result never
+    /// changes.
     fn changes(&self) -> Option<watch::Receiver<u64>> {
         None
     }
@@ -183,7 +186,7 @@ impl Requests {
     }
 }
 
-/// Waits until the counter grows. Without a counter, this waits for ever.
+/// Waits until the counter grows. If there is no counter, the wait never ends.
 async fn changes(counter: Option<&mut watch::Receiver<u64>>) {
     if let Some(counter) = counter
         && counter.changed().await.is_ok()

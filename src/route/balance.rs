@@ -2,17 +2,18 @@
 //!
 //! If every connection took the best of all exits, all connections that open at the same time would go to one exit and
 //! overload that exit. If a connection took any exit, load and latency would be ignored. Two random choices spread
-//! connections nearly evenly without sorting. The cost of an exit is its number of tunnels, by its capacity, times its
-//! peak average latency, as in linkerd, with one more difference: latencies that are nearly equal count as equal. Otherwise random
-//! differences of latencies would decide nearly every comparison on a quiet gateway, and an exit that was lucky once
-//! would get two connections in three.
+//! connections nearly evenly without sorting. The cost of an exit is its number of tunnels, divided by its capacity,
+//! times its peak average latency. linkerd computes the cost in a similar way, without the capacity. Another difference
+//! to linkerd is that nearly equal latencies count as equal. Otherwise random differences of latencies would decide
+//! nearly every comparison on a quiet gateway, and an exit that was lucky once would get two connections in three.
 //!
-//! Exits of a pool differ in capacity, and ten tunnels through a large exit leave each tunnel more than two tunnels
-//! through a small exit. So tunnels count by what they take of their exit's capacity. Two exits without tunnels are
-//! equally good whatever their capacities, because one connection at a time fits through each: a client of a pool sees
-//! all of its addresses.
+//! Exits of a pool differ in capacity. A large exit with ten tunnels gives each tunnel more bandwidth than a small exit
+//! with two tunnels. So a tunnel counts by the share of its exit's capacity that it takes. Two exits without tunnels
+//! are equally good whatever their capacities, because one connection at a time fits through each. So a client of a
+//! pool sees all addresses of the pool.
 //!
-//! Next: `route/choose/free.rs` calls this file for each connection. Sessions go to the exit that [`first`] returns. `exit/load.rs` measures tunnels and latencies.
+//! Next: `route/choose/free.rs` calls this file for each connection. Sessions go to the exit that [`first`] returns.
+//! `exit/load.rs` measures tunnels and latencies.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -75,14 +76,15 @@ pub(crate) fn seed(value: impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// Returns the exit that is the first for the holder of this seed. It is the same exit each time, as long as the exit is
-/// there and no exit comes that is before it.
+/// Returns the exit that comes first for the holder (for example, a session) with this seed. The result is the same
+/// each time, until this exit goes or an exit with a better rank comes.
 pub(super) fn first<'a>(seed: u64, exits: impl Iterator<Item = &'a Arc<Exit>>) -> Option<&'a Arc<Exit>> {
     let ranked = exits.map(|exit| (rank(seed, exit), exit));
     ranked.min_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, exit)| exit)
 }
 
-/// Returns the exits in the order in which [`first`] returns them if each exit that was the first goes.
+/// Returns the exits sorted by their rank for this seed. If the first exit goes, [`first`] returns the second, and so
+/// on.
 pub(super) fn in_order<'a>(seed: u64, exits: impl Iterator<Item = &'a Arc<Exit>>) -> Vec<&'a Arc<Exit>> {
     let mut ranked: Vec<_> = exits.map(|exit| (rank(seed, exit), exit)).collect();
     ranked.sort_unstable_by(|one, other| one.0.total_cmp(&other.0));

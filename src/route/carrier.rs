@@ -29,8 +29,8 @@ pub fn carrier(catalog: &Catalog, proxy: &PublicId) -> Option<Fingerprint> {
     }
 }
 
-/// Returns a random usable Tor exit that allows this port over IPv4. `None` while there is none. For the gateway's own
-/// requests.
+/// Returns a random usable Tor exit that allows this port over IPv4, for the gateway's own requests. `None` if there is
+/// no such exit now.
 pub fn any_carrier(catalog: &Catalog, port: u16, rng: &mut impl Rng) -> Option<Fingerprint> {
     let filter = Filter { sources: &[Source::Tor], countries: &CountrySet::ALL, asn: None, check: None };
     let usable = catalog.matching(&filter).and(catalog.usable());

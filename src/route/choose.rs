@@ -62,8 +62,8 @@ pub struct Ask<'a> {
 /// fail.
 const EXITS: usize = 3;
 
-/// The number of exits to draw by capacity if the pool cannot serve. All drawn exits are suitable, so only load and
-/// ejection are left to compare. Not tuned: the best of two exits is nearly as good as the best of all.
+/// The number of exits to draw by capacity if the pool cannot serve. All drawn exits are suitable, so only their load
+/// and ejection are compared. Not tuned: more exits than these would hardly give a better choice.
 const FEW: usize = 8;
 
 /// The number of exits to draw if all exits of the first small sample were ejected. If only one exit in twenty is not

@@ -26,7 +26,7 @@ pub enum Event {
     /// An exit tampered with traffic and is never used again.
     Condemned {
         exit: ExitId,
-        /// What the exit did.
+        /// How the exit tampered with traffic, in words.
         why: Arc<str>,
     },
     /// The condemnation of an exit ended, by itself or because a person ended it. A check comes before its next use.

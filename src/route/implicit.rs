@@ -57,7 +57,7 @@ impl Implicit {
         open(&self.state).pool.clone()
     }
 
-    /// The selector of the pool: without mode, session and exit.
+    /// Returns the selector of the pool, which has no mode, no session and no exit.
     pub fn selector(&self) -> &Selector {
         &self.selector
     }

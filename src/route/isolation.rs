@@ -1,9 +1,9 @@
-//! Which streams may share a circuit. Pure.
+//! Decides which streams may share a circuit. Pure.
 //!
-//! Streams through one circuit can be linked to each other by the relays of the circuit. So two clients never share a
-//! circuit. One client's own sessions do by default: the exit sees them all in any case, what a session promises is its
-//! address, and each circuit costs a build, of which an engine has one a second. `docs/decisions/0032-isolation.md`
-//! has the reasons.
+//! The relays of a circuit can link the streams on this circuit to each other. So two clients never share a circuit. By
+//! default, sessions of one client share circuits, for three reasons. The exit sees all of these sessions in any case.
+//! A session promises an address and not a circuit of its own. And each circuit must be built, of which an engine can
+//! build only one a second. `docs/decisions/0032-isolation.md` explains this.
 
 use std::net::IpAddr;
 
@@ -54,7 +54,7 @@ impl IsolateBy {
     }
 }
 
-/// Returns the isolation of a stream. `scope` and `session` are those of the username, `host` is the target's.
+/// Returns the isolation of a stream. `scope` and `session` come from the username. `host` is the host of the target.
 pub(super) fn isolation(
     by: IsolateBy,
     tenant: Tenant<'_>,

@@ -175,8 +175,7 @@ impl Pins {
         Some(pin)
     }
 
-    /// Records whether the exit of a pin is down. `down` is true if the exit is down, and false if it is up. Returns
-    /// since when the exit has been down.
+    /// Records whether the exit of a pin is down (`down` is true) or up. Returns since when the exit has been down.
     pub(super) fn note(&self, holder: HolderRef<'_>, to: &Pinned, down: bool, now: Moment) -> Option<Moment> {
         let hash = self.table.hash(holder);
         let mut shard = self.table.lock(hash);

@@ -70,8 +70,8 @@ pub enum Auth {
 }
 
 impl Default for Policy {
-    /// The defaults, as documented in `config/exitgate.toml`. A pool of 8 has as many exits as a small machine can run
-    /// in gateways that start one tor process for each exit. Ten minutes is how long sessions of paid gateways last.
+    /// The defaults, as documented in `config/exitgate.toml`. A pool has 8 exits because gateways that start one tor
+    /// process for each exit run about 8 of them on a small machine. A session lasts ten minutes, as at paid gateways.
     /// The other values are not tuned.
     fn default() -> Self {
         Self {

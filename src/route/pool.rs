@@ -1,11 +1,12 @@
 //! A pool: the exits that a route uses now. Each exit of a pool has an IP of its own.
 //!
 //! A new edition of a pool keeps every member that is still good. So sessions stay on their exits, and circuits stay
-//! ready. Only free places are filled, in two steps. First, weighted rendezvous hashing names some candidates: each
+//! ready. Only free places are filled, in two steps. First, weighted rendezvous hashing selects some candidates: each
 //! route has its own order of all exits, in which an exit of twice the capacity is twice as likely to come early. Such
 //! an order hardly changes when exits come and go, so a route gets mostly the same exits after a restart. Second, the
-//! candidates are compared. Exits come first that other pools use less than their capacity allows, so that routes spread
-//! over the network. Among equal candidates the order counts, in which now fast exits come earlier.
+//! candidates are compared. Exits that other pools use less than their capacity allows come first, so routes spread
+//! over the network. Equal candidates are sorted by the order of the route, in which exits that are fast now come
+//! earlier.
 //!
 //! Exits of several sources compete only inside one source: a source fills the places that the sources before it leave.
 //!
@@ -238,7 +239,8 @@ impl<'a> Filling<'a> {
         });
     }
 
-    /// Returns how many pools would use an exit of the mean capacity, if pools used these candidates by their capacities.
+    /// Returns how many pools would use an exit of the mean capacity, if these candidates were used in proportion to
+    /// their capacities.
     fn fair<'e>(&self, candidates: impl Iterator<Item = &'e Exit>) -> u64 {
         let sum = |(uses, capacity), exit: &Exit| (uses + self.uses.of(exit), capacity + u64::from(exit.capacity()));
         let (uses, capacity) = candidates.fold((0, 0), sum);

@@ -6,7 +6,7 @@
 //! answer from the same site within a minute, and at most half of the exits at that site are suspects. Without these
 //! conditions, a page that nobody may see, or a site that is down, would empty every pool.
 //!
-//! This file does no I/O. The gateway reports the answers that it saw, and makes [`super::Bans`] for the confirmed
+//! This file does no I/O. The gateway passes in the answers that it saw, and makes [`super::Bans`] for the confirmed
 //! exits.
 
 use std::collections::HashMap;

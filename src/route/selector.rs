@@ -2,11 +2,11 @@
 //!
 //! A selector is a list of tokens joined by `-`. The first token is a place (`us`, `nonus`, `de+fr`, `any`). Then
 //! follow, in any order, modes (`strict`, `rotate`) and keys with values (`session-cart42`, `ttl-10m`,
-//! `exit-192.0.2.1`, `asn-3320`, `source-public`, `isolate-session`). The selector may end with `session=` and any text. If a token is
-//! unknown, is written twice or contradicts another token, the selector is refused with a reason. No token is ignored,
-//! because a typing error that silently widened a route would send traffic through a country that the owner of the
-//! route excluded. Equal selectors have one canonical text (the `Display` of [`Selector`]). Pins, sessions and pools
-//! are stored under this text.
+//! `exit-192.0.2.1`, `asn-3320`, `source-public`, `isolate-session`). The selector may end with `session=` and any
+//! text. If a token is unknown, is written twice or contradicts another token, the selector is refused with a reason.
+//! No token is ignored, because a typing error that silently widened a route would send traffic through a country that
+//! the owner of the route excluded. Equal selectors have one canonical text (the `Display` of [`Selector`]). This text
+//! is the key of pins, sessions and pools.
 //!
 //! The keywords of paid gateways are accepted as well as our own. So a scraper can move to this gateway by changing
 //! only host and password.
@@ -58,7 +58,7 @@ pub struct Selector {
     /// The number of the autonomous system in which exits must be.
     pub asn: Option<u32>,
     pub source: SourcePick,
-    /// How far the client's streams are kept apart. `None`: as far as the route keeps them apart.
+    /// How far the client's streams are kept apart. `None` if the policy of the route decides this.
     pub isolate: Option<IsolateBy>,
 }
 
@@ -103,14 +103,14 @@ impl Selector {
         parse::selector(text, words)
     }
 
-    /// Returns the selector without session, `ttl` and `isolate`. Pins and sessions are stored under the text of the
-    /// result, so an address does not depend on how streams share circuits.
+    /// Returns the selector without session, `ttl` and `isolate`. The text of the result is the key of pins and
+    /// sessions. So an address does not depend on how streams share circuits.
     pub fn lasting(&self) -> Self {
         Self { session: None, ttl: None, isolate: None, ..self.clone() }
     }
 
-    /// Returns the selector without mode, session, `ttl`, exit and `isolate`. Usernames that choose among the same exits share one
-    /// pool, which is stored under the text of the result.
+    /// Returns the selector without mode, session, `ttl`, exit and `isolate`. Usernames that choose among the same
+    /// exits share one pool, and the text of the result is the key of this pool.
     pub fn pooled(&self) -> Self {
         Self { mode: Mode::Flexible, session: None, ttl: None, exit: None, isolate: None, ..self.clone() }
     }

@@ -4,8 +4,8 @@
 //! each. These exits get spare circuits:
 //!
 //! - an exit that carried something lately for a route or pin that was used lately
-//! - the first member of the pool of a route that was used lately, because a client may come back to a route whose other
-//!   exits it did not use
+//! - the first member of the pool of a route that was used lately, because a client may come back to a route
+//!   whose other exits were not used
 //! - the first member of the pool, or the pin, of a new named route, so the first connection need not wait
 //!
 //! Nothing else does, so a gateway that nobody uses builds no circuits. `tor/spares.rs` bounds the sum.
@@ -21,8 +21,8 @@ use super::view::View;
 use super::{OwnEngine, Rank, WantedExit, WantedExits};
 use crate::exit::{Catalog, ExitId, Fingerprint, Moment};
 
-/// A route, pin or exit counts as used "lately" if its last use was within this time, and a route as new. A circuit that
-/// was used is kept for the same time.
+/// "Lately": a route, pin or exit counts as used if its last use was within this time. A route counts as new for this
+/// time. A circuit that was used is kept for the same time.
 const LATELY: Duration = Duration::from_secs(600);
 
 /// The number of spare circuits to an exit in use: one on each of two engines (tor processes), so the crash of one

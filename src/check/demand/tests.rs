@@ -85,7 +85,7 @@ impl World {
         wanted(&Inputs { snapshot, memory, order: &order, asked_sites: &asked_sites, now })
     }
 
-    /// How many exits are wanted as used and as reserves, of those that pass.
+    /// Counts the exits for which `pass` returns true: how many are wanted as used, and how many as reserves.
     fn count(&self, pass: impl Fn(&Exit) -> bool) -> (usize, usize) {
         let wanted = self.wanted_at(NOW);
         let of = |want| {

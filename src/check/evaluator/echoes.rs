@@ -1,7 +1,8 @@
-//! What the echo probes of one check show, if the results of other exits are taken into account.
+//! What the echo probes of one check show, together with the results of other exits.
 //!
-//! A good exit that fails an echo server is not called bad at once: the server may be down. Its bad verdict is held until
-//! another exit has passed the server, and dropped if the server turns out to be down.
+//! A good exit that fails at an echo server does not count as bad immediately, because the server may be down. The bad
+//! verdict on this exit is held (does not count yet) until another exit has passed the server. If the server turns out
+//! to be down, the verdict is dropped.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -21,14 +22,14 @@ use crate::exit::{ExitId, Known, Moment, Verdict};
 use crate::net::Host;
 use crate::state::ExitUpdate;
 
-/// How long a bad verdict on an exit that was good waits for the result of another exit. After it, the failure is
-/// forgotten. Not tuned: other exits are checked again within seconds.
+/// How long a bad verdict on an exit that was good waits for the result of another exit. After this time, the failure
+/// is forgotten. Not tuned: other exits are checked again within seconds.
 const HELD_FOR: Duration = Duration::from_secs(600);
 
 /// How many exits that passed lately are checked again to find out whether an echo server works.
 pub(super) const CONTROLS: usize = 2;
 
-/// The least time between two such checks. Not tuned.
+/// The least time between two requests to check other exits again because of a held verdict. Not tuned.
 const CONTROL_PAUSE: Duration = Duration::from_secs(3);
 
 /// A bad verdict that waits until the check of another exit shows that the echo servers work.
@@ -103,7 +104,8 @@ impl Evaluator {
         false
     }
 
-    /// Makes the conclusion open if many exits fail together. Answers that were forged do not come from an outage.
+    /// Changes the conclusion to "open" (no conclusion about the exit) if many exits fail together. A forged answer
+    /// still counts, because an outage does not forge answers.
     fn pardon_in_an_outage(&mut self, exit: &ExitId, round: &mut EchoRound, now: Moment) {
         match round.conclusion {
             Conclusion::Good(_) => self.outage.passed(exit, now),
@@ -116,7 +118,7 @@ impl Evaluator {
         }
     }
 
-    /// Keeps only those addresses in the conclusion that are confirmed, and records which servers named wrong ones.
+    /// Keeps only the confirmed addresses in the conclusion, and records which echo servers returned wrong addresses.
     fn confirm_addresses(
         &mut self,
         exit: &ExitId,
@@ -184,8 +186,8 @@ impl Evaluator {
         health.is_some_and(|all| all.passed_by_another(exit, now) && !all.target_is_down(now))
     }
 
-    /// Decides on the held verdicts. A verdict counts if another exit has passed one of the echo servers since. It is
-    /// dropped if the echo servers are down.
+    /// Decides on the held verdicts. A verdict counts if another exit has passed one of the echo servers after the
+    /// failure. A verdict is dropped if the echo servers are down.
     pub(super) fn decide_held(&mut self, all: &mut Decisions, now: Moment) {
         let mut held = std::mem::take(&mut self.held);
         let newest = held.iter().map(|held| held.since).max().unwrap_or_default();
@@ -212,8 +214,8 @@ impl Evaluator {
     }
 }
 
-/// Returns true if the page that an exit failed to fetch may have caused this failure. An exit that never answers may
-/// wait for a page that never answers.
+/// Returns true if a failure may be the fault of the requested page and not of the exit. A silent exit is such a
+/// failure, because the page may be what does not answer.
 fn may_be_the_target(fault: Fault) -> bool {
     match fault.blame() {
         Blame::Target | Blame::Unclear => true,

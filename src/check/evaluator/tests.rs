@@ -70,7 +70,7 @@ impl Evaluator {
         assert_eq!(self.check(n, [Ok(n), Ok(n)], &good(), now).1, Ended::Good, "{n}");
     }
 
-    /// The exits whose verdicts change now.
+    /// Returns the exits whose verdicts change now.
     fn decided(&mut self, now: Moment) -> Vec<ExitId> {
         self.settle(now).updates.into_iter().map(|update| update.exit).collect()
     }
@@ -108,7 +108,7 @@ fn a_failure_that_is_the_exits_own_counts_at_once() {
 #[test]
 fn when_echo_servers_die_nobody_is_called_bad() {
     let mut all = evaluator();
-    // A thousand exits passed within the last minute, so that those that fail are not most of them for long.
+    // Two hundred exits passed within the last minute, so it takes a while until most exits fail.
     (1..=200).for_each(|n| all.pass(n, START));
     let mut now = START;
     for n in 1..=100 {

@@ -24,8 +24,8 @@ const FADE: f32 = 0.99;
 /// How many answers an echo server must have given before its share of good answers is used. Not tuned.
 const ENOUGH_ANSWERS: f32 = 10.0;
 
-/// An echo server is used only after the others if its share of good answers is below this fraction of the best
-/// server's share.
+/// If an echo server's share of good answers is below this fraction of the best server's share, the server is used only
+/// after the other servers.
 const IN_SERVICE: f32 = 0.5;
 
 /// Our own connection counts as down if two conditions hold within the time [`RECENT`]. First, at least 20 proxies that

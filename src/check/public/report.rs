@@ -31,7 +31,7 @@ pub(super) enum Test {
     /// All steps of the test. `canary` is the canary to fetch, by its index in the settings, with its digest if the
     /// digest is known.
     First { canary: Option<(usize, Option<Digest>)> },
-    /// The long test: many requests, over TLS if the proxy can do TLS.
+    /// The long test: many requests. `tls` is true if the proxy can do TLS. The requests then use TLS.
     Long { tls: bool },
 }
 

@@ -194,8 +194,8 @@ impl Trial<'_> {
         match (plain, secure) {
             (Some(plain), Some(secure)) if plain.ip == secure.ip => Ok(vec![plain.ip]),
             (Some(plain), Some(secure)) => {
-                // Either the proxy has several addresses, or it forged the plain answer. A second answer over TLS shows
-                // which is true.
+                // There are two possible causes: the proxy has several addresses, or the proxy forged the answer
+                // without TLS. A second answer over TLS shows which cause is true.
                 let echo = nth(&self.echoes.secure, 1).ok_or(RejectReason::Disagree)?;
                 let again = self.echo(true, echo, Mode::Tunnel).await.map_err(|_| RejectReason::Disagree)?;
                 if again.ip == secure.ip {

@@ -1,5 +1,5 @@
-//! Limits how often something begins: checks per second, or requests per hour. After a pause, several may begin at the
-//! same time.
+//! Limits how often something begins, for example checks per second or requests per hour. After a pause, several may
+//! begin at the same time.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ const BURST: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct CheckRate {
     each: Duration,
-    /// What is allowed in this time may begin at once after a pause.
+    /// After a pause, as many events may begin at the same time as the rate allows within this time.
     burst: Duration,
-    /// The time at which all so far would have begun, if they had begun exactly at the allowed rate.
+    /// When the last event would have begun if all events so far had begun exactly at the allowed rate.
     paid_until: Moment,
 }
 
@@ -23,12 +23,14 @@ impl CheckRate {
         Self::new(Duration::try_from_secs_f64(1.0 / rate).unwrap_or(Duration::MAX), BURST)
     }
 
-    /// Returns a rate of one in the time `each`, of which those of the time `burst` may begin at once.
+    /// Returns a limit of one event in the time `each`. After a pause, the events of the time `burst` may begin
+    /// together.
     pub(super) fn new(each: Duration, burst: Duration) -> Self {
         Self { each, burst: burst.max(each), paid_until: Moment(0) }
     }
 
-    /// Counts one that begins now. If it begins before the time that [`Self::next`] returns, later ones wait longer.
+    /// Counts one event that begins now. If it begins before the time that [`Self::next`] returns, later events wait
+    /// longer.
     pub(super) fn take(&mut self, now: Moment) {
         self.paid_until = self.paid_until.max(now).after(self.each);
     }
@@ -38,17 +40,17 @@ impl CheckRate {
         self.paid_until = before(self.paid_until, self.each);
     }
 
-    /// Returns the time at which the next may begin.
+    /// Returns the time from which the next event may begin.
     pub(super) fn next(&self) -> Moment {
         before(self.paid_until, self.burst - self.each)
     }
 
-    /// Returns the time from which at least half of the burst is left.
+    /// Returns the time from which at least half of the largest possible burst may begin together.
     pub(super) fn next_half(&self) -> Moment {
         before(self.paid_until, self.burst / 2)
     }
 
-    /// Returns how many may begin now.
+    /// Returns how many events may begin now.
     pub(super) fn left(&self, now: Moment) -> u64 {
         let left = self.burst.saturating_sub(self.paid_until.since(now));
         (left.as_micros() / self.each.as_micros().max(1)) as u64

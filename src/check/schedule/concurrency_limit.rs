@@ -27,7 +27,7 @@ pub(super) struct ConcurrencyLimit {
 }
 
 impl ConcurrencyLimit {
-    /// Returns a limit with its highest value, because engines can build many circuits at the start.
+    /// Returns a limit that begins with its highest value `most`, because engines can build many circuits at the start.
     pub(super) fn new(most: usize) -> Self {
         Self { size: most as f64, most: most as f64 }
     }

@@ -1,15 +1,15 @@
 //! The budget of each echo server: how many requests checks may make to it. Pure.
 //!
-//! Echo servers belong to other people. So the number of requests that checks make by themselves is bounded, whatever
-//! routes want. Checks that a person orders are counted too, but are not held back.
+//! Echo servers belong to other people. So the budget limits the checks that the tester makes by itself, however many
+//! exits routes want. Checks that a person orders are counted too, but the budget does not delay them.
 
 use std::time::Duration;
 
 use super::check_rate::CheckRate;
 use crate::exit::Moment;
 
-/// How many hours of the budget may be used at once after a pause: with the default, as many requests as a first check
-/// of every exit makes.
+/// How many hours of the budget may be used at the same time after a pause. With the default configuration, this is
+/// enough for one first check of every exit.
 const BURST_HOURS: u32 = 8;
 
 /// How many requests each echo server gets at most.
@@ -43,13 +43,13 @@ impl EchoBudget {
         server.rate.take(now);
     }
 
-    /// Returns the time from which each server may be asked.
+    /// Returns the time from which every echo server may get one more request.
     pub(super) fn next(&self) -> Moment {
         self.0.iter().map(|server| server.rate.next()).max().unwrap_or_default()
     }
 
-    /// Returns the time from which each server has at least half of its budget left. Checks that can wait leave the
-    /// other half to checks that routes need.
+    /// Returns the time from which every echo server has at least half of its budget left. Checks that can wait leave
+    /// the other half to checks that routes need.
     pub(super) fn next_half(&self) -> Moment {
         self.0.iter().map(|server| server.rate.next_half()).max().unwrap_or_default()
     }

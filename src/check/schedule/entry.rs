@@ -16,12 +16,13 @@ const RETRY: Duration = Duration::from_secs(60);
 /// rarely, but is still checked.
 const SELDOM: u32 = 8;
 
-/// The pause of an exit that routes lack grows only up to this many `check.every`s, because they have no better one.
+/// Some exits could fill a free place of a route's pool. Their pause after failures grows only up to this many times
+/// `check.every`, because the route has no better exit.
 const LACKED: f64 = 0.2;
 
-/// The pause after a first check that said nothing about the exit. The pause doubles with each such check, up to the
-/// second value. A Tor engine restarts in about two seconds, and a request to an engine that is not ready costs
-/// nothing. Not tuned.
+/// The pause after a first check that showed nothing about the exit. The pause doubles with each further check of this
+/// kind, up to the second value. A Tor engine restarts in about two seconds, and a request to an engine that is not
+/// ready costs nothing. Not tuned.
 const OPEN_RETRY: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(16)];
 
 /// The least time between the end of a check and the next check of the same exit for a live request. The first value
@@ -29,11 +30,11 @@ const OPEN_RETRY: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(1
 /// many requests may wait for the same exit, one after another. Not tuned.
 const URGENT_GAPS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(1)];
 
-/// How long clients' traffic may stand in for checks. Traffic shows that an exit works, but not its address, and an
-/// address that no check has seen for [`OBSERVED_FOR`] is forgotten.
+/// How long clients' successful traffic may replace checks of an exit. Traffic shows that an exit works, but not its
+/// address, and an address that no check has observed for [`OBSERVED_FOR`] is forgotten.
 const ADDRESS_FOR: Duration = Duration::from_secs(OBSERVED_FOR.as_secs() / 2);
 
-/// When an exit is due that is not due at all.
+/// The due time of an exit that needs no check.
 const NEVER: Moment = Moment(u64::MAX);
 
 /// The classes of exits. The class that is served first comes first.
@@ -65,18 +66,19 @@ pub(super) struct Scheduled {
     /// The earliest time at which a live request can cause a check of the exit.
     urgent_from: Moment,
     tested: bool,
-    /// Whether routes use the exit. `None` if nobody wants it.
+    /// How much the exit is wanted. `None` if nobody wants the exit.
     pub(super) want: Option<Want>,
-    /// The place among the exits that nobody wants. `None` if such an exit needs no check.
+    /// The rank of an exit that nobody wants: the exit with the smallest rank is checked first. `None` if such an exit
+    /// needs no check.
     pub(super) rank: Option<u32>,
     pub(super) urgent: bool,
     /// True if a person wants a check.
     pub(super) asked: bool,
-    /// True if another check showed that this exit must be checked once more.
+    /// True if the check of another exit showed that this exit must be checked once more.
     pub(super) again: bool,
     /// How many checks in a row were not good.
     failures: u32,
-    /// How the last check ended.
+    /// How the last check of this exit ended.
     last: Ended,
     /// A number from 0 to 1 that spreads the times of the checks.
     random: f64,
@@ -128,7 +130,7 @@ impl Scheduled {
         self.tested && self.failures == 0
     }
 
-    /// Returns when the exit is due if nobody asks for a check of it.
+    /// Returns when the exit is due if no person, live request or other check wants a check of the exit.
     fn regular(&self, terms: &Terms, now: Moment) -> Moment {
         let of_rank = self.rank.map_or(NEVER, |rank| Moment(u64::from(rank)));
         let every = match self.want {
@@ -174,7 +176,7 @@ impl Scheduled {
         }
     }
 
-    /// Returns true if only a check will do, because clients' traffic does not show what is asked.
+    /// Returns true if the exit needs a check because clients' traffic does not show what the check must find out.
     pub(super) fn needs_check(&self, now: Moment) -> bool {
         self.urgent || self.asked || self.again || !self.works() || now.since(self.confirmed) >= ADDRESS_FOR
     }

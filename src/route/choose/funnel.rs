@@ -20,8 +20,8 @@ use crate::exit::{Exit, ExitId, Source};
 /// tuned: the first good exit ends the wait, and among four exits one is quick.
 const WORTH_A_CHECK: usize = 4;
 
-/// The number of unchecked exits from which those with different addresses are listed. Not tuned: up to seven relays
-/// share an address.
+/// The number of unchecked exits that are drawn by capacity. The refusal lists only exits with different addresses
+/// among them. Not tuned: up to seven relays share an address.
 const COMPARED: usize = 64;
 
 impl Chooser<'_> {
@@ -68,9 +68,9 @@ impl Chooser<'_> {
         (Funnel { steps: counter.steps }, untested)
     }
 
-    /// Returns a few of these exits, drawn by capacity, and each with another address.
+    /// Returns a few of these exits, drawn by capacity. No two of the returned exits announce the same address.
     fn worth_a_check(&self, exits: &Bits) -> Vec<ExitId> {
-        // The same request lists the same exits for a while, so that repeated requests wait for the same checks.
+        // The same request lists the same exits for about a minute, so repeated requests wait for the same checks.
         let minute = self.ask.now.0 / 60_000_000;
         let first = self.view.catalog.first(exits, stir(self.holder.seed(), minute), COMPARED);
         let mut listed: Vec<&Arc<Exit>> = Vec::new();

@@ -17,8 +17,8 @@ use crate::exit::catalog::Bits;
 use crate::exit::{Exit, Moment};
 
 /// The number of exits that are compared for a new pin. These exits are drawn by capacity from a set of exits whose
-/// addresses the fewest pins use, so only the load of the exits is compared. Each compared exit costs a look-up of its address. Not
-/// tuned: two exits would be enough, and two more are a reserve.
+/// addresses the fewest pins use, so only the load of the exits is compared. Each compared exit costs a look-up of its
+/// address. Not tuned: two exits would be enough, and two more are a reserve.
 const PINNABLE: usize = 4;
 
 /// The number of proposals before a strict connection gives up. A proposal fails if another connection's proposal was
@@ -112,8 +112,9 @@ impl<'a> Chooser<'a> {
         Some(Err(self.refuse_as(self.pin_down(&pin.to, since))))
     }
 
-    /// Returns since when a pinned exit has been down. `noted` is since when the pin knows it. A relay that is missing
-    /// from the directory serves its pins for a while, and this while counts as well.
+    /// Returns since when a pinned exit has been down. `noted` is the start of the down time that the pin has recorded.
+    /// A relay that is missing from the directory first serves its pins for a while, and this while counts as down time
+    /// too.
     fn down_since(&self, to: &Pinned, noted: Moment) -> Moment {
         let unlisted = self.view.catalog.get(&to.exit).and_then(|exit| exit.listing().unlisted);
         unlisted.map_or(noted, |unlisted| unlisted.min(noted))
@@ -159,8 +160,8 @@ impl<'a> Chooser<'a> {
         twins.iter().filter_map(|slot| self.view.catalog.at(slot)).find(|exit| exit.v4() == Some(ip))
     }
 
-    /// Returns an exit for a new pin, with another address than `not`. The exit is the better of two, among the exits
-    /// whose addresses the fewest pins use. Of these, exits that are rarely down come first: a pin is a promise for
+    /// Returns an exit for a new pin, with another address than `not`. The exit is chosen by load from a few exits
+    /// whose addresses the fewest pins use. Exits that are rarely down are preferred, because a pin is a promise for
     /// weeks.
     pub(super) fn fresh<R: Rng + ?Sized>(&self, not: Option<&Pinned>, rng: &mut R) -> Option<&'a Arc<Exit>> {
         let catalog = self.view.catalog;

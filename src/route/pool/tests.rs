@@ -127,7 +127,8 @@ fn pools_take_exits_by_capacity() {
     for decile in order.chunks(150) {
         let capacity: f64 = decile.iter().map(|n| f64::from(weights[*n])).sum::<f64>() / whole;
         let share = members.iter().filter(|n| decile.contains(&usize::from(**n))).count() as f64 / 480.0;
-        // 480 places are few for a decile that has 0.1 % of the capacity, so a place in a hundred is granted.
+        // 480 places are few for a tenth of the exits that has 0.1 % of the capacity. So one more place in a hundred is
+        // allowed.
         assert!(share < 2.0 * capacity + 0.01, "{share:.3} of places, {capacity:.3} of the capacity");
     }
     let slower_half = members.iter().filter(|n| order[..750].contains(&usize::from(**n))).count();
@@ -139,7 +140,7 @@ fn pools_take_exits_by_capacity() {
 
 #[test]
 fn an_exit_counts_as_used_by_what_its_capacity_allows() {
-    // Capacities: three of 16,384 and one of 131,072, so the mean is 45,056.
+    // The capacities are 16,384 (three exits) and 131,072 (one exit), so the mean is 45,056.
     let mut world = World::new(&["US"; 4]);
     world.weigh([15_384, 15_384, 15_384, 130_072]);
     let uses = |world: &World, n: u16| {

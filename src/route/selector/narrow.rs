@@ -47,7 +47,7 @@ impl Selector {
         only(&mut whole.session, &parsed.session, widens)?;
         only(&mut whole.ttl, &parsed.ttl, widens)?;
         if let Some((by, token)) = parsed.isolate {
-            // A later level keeps apart more streams, so it narrows.
+            // A later variant of [`IsolateBy`] keeps more streams apart, so a later variant narrows the route.
             whole.isolate = Some(by).filter(|by| self.isolate.is_none_or(|own| own <= *by));
             whole.isolate.ok_or_else(|| widens(token))?;
         }

@@ -85,7 +85,8 @@ impl RouteTable {
         if wish.selector.ttl.is_some_and(|ttl| ttl > longest) {
             return Err(BadSelector::new("ttl", Reason::TimeTooLong(longest)));
         }
-        // The selector of a route may ask for less than its policy does. Then the policy counts.
+        // The selector of a route may keep fewer streams apart than the policy of the route does. In that case the
+        // policy counts.
         let of_route = wish.entry.as_ref().and_then(|entry| entry.route.selector.isolate);
         if let Some(by) = wish.selector.isolate.filter(|by| *by < wish.policy.isolation && of_route != Some(*by)) {
             return Err(BadSelector::new(by.as_str(), Reason::IsolateLess(wish.policy.isolation)));

@@ -155,7 +155,8 @@ fn exits_outside_the_pool_are_drawn_by_capacity() {
         let exit = number(world.decide_to("web", "irc.net:6667").unwrap().first().id());
         small += u32::from(!exit.is_multiple_of(3));
     }
-    // 40 × 2,048 of 40 × 2,048 + 20 × 32,768 is 11 %. The better of two among eight that are drawn: a few more.
+    // The small exits have 40 × 2,048 of 40 × 2,048 + 20 × 32,768, which is 11 %. They get a few more connections than
+    // 11 %, because the better of two among eight drawn exits is used.
     assert!((180..560).contains(&small), "{small} of 2,000 went through small exits");
 }
 

@@ -143,7 +143,8 @@ fn new_pins_go_to_stable_exits_of_much_capacity() {
     let homes: Vec<u16> = (0..400).map(|n| home(&mut world, n)).collect();
     assert!(homes.iter().all(|n| n % 3 > 0), "an exit that is often down is no home for weeks");
     let small = homes.iter().filter(|n| *n % 2 == 1).count();
-    // 20 × 2,048 of 20 × 2,048 + 20 × 32,768 is 6 %. The best of four that were drawn: a few more.
+    // The small exits have 20 × 2,048 of 20 × 2,048 + 20 × 32,768, which is 6 %. They get a few more pins than 6 %,
+    // because the best of four drawn exits is used.
     assert!((4..80).contains(&small), "{small} of 400");
     // An address of its own is worth more than stability, and any exit is better than none.
     let all: BTreeSet<u16> = (0..60).map(|n| world.first(&format!("us-strict-session-t{n}"))).collect();
