@@ -72,7 +72,7 @@ pub enum EngineFault {
     /// The guard answers, but no circuit over the relays after the guard was complete. Nothing is known about the exit.
     #[error("no relay before the exit answers")]
     Middle,
-    /// More circuits are wanted than may be built in the time that a client waits.
+    /// The queue of circuit builds is so long that this circuit could not be built in the time that a client waits.
     #[error("too many circuits are wanted at the same time")]
     Busy,
     /// The engine's answer violates the protocol.

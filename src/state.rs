@@ -251,7 +251,8 @@ impl State {
         self.store_memory();
     }
 
-    /// `generation` and `computed` belong to the latest computation of the wanted circuits.
+    /// Does the work of one tick. `generation` and `computed` are the generation of the memory and the time at which
+    /// the wanted circuits were last computed.
     async fn tick(&self, generation: &mut u64, computed: &mut Moment) {
         let now = self.now();
         {
@@ -269,7 +270,8 @@ impl State {
             }
         }
         let latest = self.shared.memory.generation();
-        // The use of exits changes without a generation, so the wanted circuits are also computed again now and then.
+        // The use of an exit does not change the generation. So the wanted circuits are also computed again after
+        // [`WANT_EVERY`].
         let due = now.since(*computed) >= WANT_EVERY;
         if std::mem::replace(generation, latest) != latest || due {
             *computed = now;
@@ -287,10 +289,10 @@ impl State {
         }
         self.announce(events);
         let Some(store) = &self.shared.store else { return };
-        // The commit waits for the disk even if there are no changes. The tick may have passed them to the store a
-        // moment ago, and the store writes those first.
+        // The commit waits for the disk even if there are no changes. The reason: the tick may have passed the changes
+        // to the store a moment ago, and the store writes those changes before this commit.
         let changes = || self.shared.memory.changes().into_iter().map(Write::from).collect();
-        // The store has logged any other error, and writes the changes as soon as it can.
+        // Any other error was logged by the store, which writes the changes as soon as it can.
         if let Err(StoreError::Refused(Fault::Hung)) = store.commit_or_note(DURABLE_WITHIN, changes).await {
             tracing::warn!("the disk is slow: a new pin or session may be lost if the gateway stops now");
         }

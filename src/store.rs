@@ -133,8 +133,9 @@ impl Store {
     }
 
     /// Writes a change completely or not at all, and returns when the change is on the disk. If the disk hangs for
-    /// longer than [`PATIENCE`], this returns [`Fault::Hung`], and the change is undone if the disk finishes it later.
-    /// The same happens if the caller stops waiting. While the disk hangs, later commits are refused immediately.
+    /// longer than [`PATIENCE`], this returns [`Fault::Hung`], and the change is undone if the disk finishes the write
+    /// later. The change is also undone if the caller stops waiting. While the disk hangs, later commits are refused
+    /// immediately.
     pub async fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError> {
         if self.stall.hangs() {
             return Err(StoreError::Refused(Fault::Hung));
@@ -163,9 +164,9 @@ impl Store {
         StoreError::Refused(Fault::Hung)
     }
 
-    /// Writes facts that hold in any case, and returns when they are on the disk. After the time `within`, or if the
-    /// file fails, this returns an error, and the facts are written later, as notes are. `writes` is called only if the
-    /// queue has a free place. While the disk hangs, this does not wait.
+    /// Writes facts that stay true even if the write fails, and returns when the facts are on the disk. After the time
+    /// `within`, or if the file fails, this returns an error, and the facts are written later, as notes are. `writes`
+    /// is called only if the queue has a free place. While the disk hangs, this call does not wait.
     pub async fn commit_or_note(
         &self,
         within: Duration,
@@ -199,7 +200,7 @@ impl Store {
     }
 
     /// Writes everything that is in the queue, and closes the file. Call this last: later calls fail with
-    /// [`StoreError::Closed`]. If the disk hangs, this gives up after a while.
+    /// [`StoreError::Closed`]. If the disk hangs, this gives up after [`CLOSE_WITHIN`].
     pub async fn close(&self) {
         let closed = async {
             let _ = self.jobs.send(Job::Close).await; // fails if the store is already closed

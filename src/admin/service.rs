@@ -106,8 +106,9 @@ impl RouteService {
         Ok(Created { names: routes.into_iter().map(|(route, _)| route.name).collect(), new: true })
     }
 
-    /// Returns an error if no exit can ever serve the `many` routes that are created together. If only nobody has tested
-    /// or listed the exits yet, the routes are created, and serve as soon as an exit is known to be good.
+    /// Returns an error if no exit can ever serve the `many` routes that are created together. If the only reason is
+    /// that exits are not listed or not tested yet, there is no error: the routes serve clients as soon as an exit has
+    /// passed a test.
     fn require_exit(&self, route: &Route, many: usize) -> Result<(), RouteError> {
         let (state, now, rules) = (&self.state, self.state.now(), self.rules.load());
         let Some((why, funnel)) = no_exit(&state.load(), state.memory(), route, many, now) else { return Ok(()) };

@@ -93,7 +93,8 @@ async fn connect(way: Way<'_>, by: Instant) -> Result<Stream, DialError> {
     way.rules.peer(way.id.addr).map_err(|_| ExitFault::Refused)?;
     let until = by.min(Instant::now() + way.times.connect);
     match way.reach {
-        // The list of this proxy says so, but the gateway must not show its address. The proxy is not at fault.
+        // The settings of its list say that this proxy is reached directly, but exitgate may connect to nothing but
+        // Tor. The proxy is not at fault.
         Reach::Direct if way.rules.only_tor() => Err(EngineFault::NotReady.into()),
         Reach::Direct => {
             let connected = timeout_at(until, direct::connect(way.id.addr)).await;
@@ -122,7 +123,7 @@ async fn check_name(way: Way<'_>, target: &Target, by: Instant) -> Result<(), Di
     let Host::Name(name) = &target.host else { return Ok(()) };
     let is_closed = matches!(way.reach, Reach::Direct) && way.rules.only_tor();
     if !way.check_names || way.rules.allows_private() || is_closed {
-        return Ok(()); // if the way is closed, the connect fails
+        return Ok(()); // if `is_closed` is true, the connection to the proxy is refused later anyway
     }
     let until = by.min(Instant::now() + LOOK_UP);
     let addresses: Vec<SocketAddr> = match way.reach {

@@ -16,7 +16,7 @@
 //! be what hangs. A dial never tries another exit: only its caller chooses exits.
 //!
 //! If an answer takes long, the dial finds out who is silent: the target, the exit, or a relay before the exit
-//! (`dial/tor/silence.rs`). A dial that gets its answer soon pays nothing for that.
+//! (`dial/tor/silence.rs`). This costs nothing for a dial that gets its answer soon.
 //!
 //! Next: [`crate::tor`] lends circuits, `dial/tor/request.rs` sends a request on one circuit, `dial/tor/socks.rs`
 //! implements the SOCKS protocol, `dial/tor/fault.rs` maps failures.
@@ -50,7 +50,7 @@ use socks::{Answer, Ask};
 /// The number of circuits to one exit that a dial tries before the failure counts as a fault of the exit.
 const CIRCUITS: usize = 3;
 
-/// The number of circuits on which an exit may be silent before it counts as hung.
+/// An exit that is silent on this many circuits counts as hung.
 const SILENT_CIRCUITS: usize = 2;
 
 /// Options of one dial.
@@ -66,7 +66,7 @@ pub struct Options<'a> {
     pub answer: Option<Duration>,
     /// When the dial stops waiting for its first circuit. `None` if it waits until the deadline of the dial.
     pub circuit_by: Option<Instant>,
-    /// Is set when the dial has its first circuit. Until then nothing that happens is the exit's doing.
+    /// Is set to the time at which the dial got its first circuit. A failure before that time is no fault of the exit.
     pub leased: Option<&'a OnceLock<Instant>>,
 }
 
@@ -232,7 +232,8 @@ async fn ask(
                 if silent == SILENT_CIRCUITS {
                     return Err(hung);
                 }
-                // The exit may hang. The rest of the time belongs to another exit.
+                // The exit may hang. So the dial waits only a short time for another circuit to this exit: the caller
+                // needs the rest of the time for a dial through another exit.
                 circuit_by = deadline.min(Instant::now() + answer / 2);
                 last = Some(hung);
             }

@@ -9,7 +9,7 @@
 //! - The weight is rounded to a power of √2. Consensus weights change a little every hour, and a rounded weight rarely
 //!   does. So a route or session that ranks exits again gets the same exits.
 //! - Public proxies and this machine's own address have no consensus weight. Each of them counts as a Tor exit of
-//!   [`TYPICAL`] weight. Their latencies tell them apart.
+//!   [`TYPICAL`] weight. Only their latencies make a difference between them.
 //!
 //! Next: `exit/catalog/draw.rs` draws exits by capacity at random. [`rank`] is for choices that must always come out
 //! the same way.
@@ -24,8 +24,8 @@ const FLOOR: u32 = 1_000;
 /// The weight of an exit that has no consensus weight. It is the median consensus weight of Tor exits in September 2026.
 const TYPICAL: u32 = 14_000;
 
-/// The largest weight that counts. The largest relay of the public network has a quarter of it, so a mistake of the
-/// authorities cannot send all traffic through one exit.
+/// A larger weight counts as this weight. The largest relay of the public network has a quarter of it. The limit
+/// prevents that a mistake of the authorities sends all traffic through one exit.
 const MOST: u32 = 1_000_000;
 
 /// Returns the capacity of the exit that this listing describes.
@@ -47,8 +47,8 @@ fn rounded(weight: u32) -> u32 {
 }
 
 /// Returns the rank of an exit for the holder of `seed`, for example a session or a route. The exit with the smallest
-/// rank is the first. This is weighted rendezvous hashing: over all seeds, each exit is the first as often as its
-/// capacity says; and if another exit comes, goes or changes its capacity, the ranks of all others stay.
+/// rank is the first. This is weighted rendezvous hashing: over all seeds, an exit of twice the capacity is the first
+/// twice as often. If another exit comes, goes or changes its capacity, the ranks of all other exits stay the same.
 pub(crate) fn rank(seed: u64, exit: &Exit) -> f64 {
     exponential(stir(seed, exit.seed())) / f64::from(exit.capacity())
 }
@@ -150,7 +150,7 @@ mod tests {
             // The standard deviation is at most 61.
             assert!(got.abs_diff(want) < 250, "exit {n} was first {got} times, not {want}, within 4 deviations");
         }
-        // One exit gains capacity. What moves goes to this exit, from nobody else to anybody else.
+        // One exit gains capacity. If another exit is now the first for a seed, that exit must be the one that gained.
         exits[2] = exit(2, 6_000);
         assert!(exits[2].capacity() > 4_096);
         let after: Vec<usize> = (0..15_000).map(|seed| first(&exits, seed)).collect();

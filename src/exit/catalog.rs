@@ -223,8 +223,8 @@ impl Catalog {
         &self.stable
     }
 
-    /// Draws `count` different exits of the set at random, by their capacities. If the set has no more exits, returns
-    /// all of them. The first exit is the one that a single draw would give.
+    /// Draws `count` different exits of the set at random, by their capacities. If the set has at most `count` exits,
+    /// returns all of them. The first exit of the result has the same chances as in a draw of one exit.
     pub fn draw<R: Rng + ?Sized>(&self, from: &Bits, count: usize, rng: &mut R) -> Vec<Slot> {
         self.weights.draw(from, count, rng)
     }

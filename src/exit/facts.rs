@@ -43,11 +43,12 @@ pub struct Listing {
     /// The ports that the exit allows for IPv6 targets.
     pub policy_v6: PortPolicy,
     pub flags: Flags,
-    /// The consensus weight of a Tor exit, which is about its bandwidth in kB/s. Exits of other sources have none, and
-    /// their value is not used. [`Exit::capacity`] is what choices go by.
+    /// The consensus weight of a Tor exit, which is about its bandwidth in kB/s. Exits of other sources have no such
+    /// weight, and this value is not used for them. The choice of an exit uses [`Exit::capacity`].
     pub weight: u32,
-    /// Since when the source has not listed the exit. `None` while the source lists the exit. Such an exit gets nothing
-    /// new, and what uses it stays, because most exits that one consensus misses are in the next one or the one after.
+    /// Since when the source has not listed the exit. `None` while the source lists the exit. An unlisted exit gets no
+    /// new sessions, pins or pools, but those that use the exit already keep it. The reason: most exits that are
+    /// missing in one consensus are in the next one or the one after.
     pub unlisted: Option<Moment>,
     /// How the gateway reaches a public proxy. `None` for other exits.
     pub public: Option<Arc<Offer>>,
@@ -236,15 +237,15 @@ impl Exit {
         self.listing.unlisted.is_none() && self.is_kept()
     }
 
-    /// Returns true if sessions, pins and pools that use the exit keep it: the exit is up, or nothing else speaks
-    /// against it than that its source does not list it at the moment.
+    /// Returns true if sessions, pins and pools that use the exit keep it: the exit is up, or would be up if its source
+    /// listed the exit at the moment.
     pub fn is_kept(&self) -> bool {
         let (flags, marks) = (self.listing.flags, self.known.marks);
         flags.running && !flags.bad_exit && !marks.draining && !marks.bad_for_good
     }
 
-    /// Returns true if the exit is rarely down, so that it suits a pin that lasts for weeks: the exit has the flag
-    /// Stable. Exits that are no relays count as stable, because no source says it of them.
+    /// Returns true if the exit is rarely down and therefore suits a pin that lasts for weeks. A relay is stable if it
+    /// has the flag Stable. All other exits count as stable, because no source reports how often they are down.
     pub fn is_stable(&self) -> bool {
         self.listing.flags.stable || self.listing.id.source() != Source::Tor
     }

@@ -105,8 +105,8 @@ pub struct Opened<L> {
     /// True if this stream may also serve the connection's next plain HTTP request with the same target and
     /// credentials.
     pub reuse: bool,
-    /// True if the request is sent again through the same exit if this stream breaks off. This holds for sessions and
-    /// pins: they do not move to another exit because of a stream that broke off for an unknown reason.
+    /// True if, after this stream broke off, the request is sent again through the same exit. This is so for sessions
+    /// and pins: they do not move to another exit because of a stream that broke off for an unknown reason.
     pub keeps_exit: bool,
     /// The exits that failed in this dial before one succeeded.
     pub failed: Vec<ExitId>,

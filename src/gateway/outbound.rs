@@ -57,7 +57,7 @@ use crate::route::{self, Plan, Why, decide};
 use crate::state::State;
 use crate::tor::Tor;
 
-/// The pause after which a waiting request asks for tests of its exits once more. Not tuned: a check takes longer.
+/// How long a waiting request waits before it requests the tests of its exits again. Not tuned: a check takes longer.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The time limits of outbound streams.
@@ -188,7 +188,8 @@ impl Outbound {
             if !self.may_be_served_soon(&refusal) || Instant::now() >= attempt.by {
                 return Err(self.refused(&refusal, attempt.wish));
             }
-            // A check that says nothing about its exit makes no new revision, so the checks are requested again.
+            // A check without a result makes no new revision of the state, so the checks are requested again after a
+            // while.
             let again = attempt.by.min(Instant::now() + ASK_AGAIN);
             let _ = timeout_at(again, revisions.changed()).await;
         }
@@ -302,8 +303,8 @@ impl Gate for Outbound {
             Observation::Status(status) => {
                 self.parts.refusals.observe(&target.host, exit.id(), status, self.parts.state.now());
             }
-            // A stream over Tor breaks off if its guard, its circuit or its target does, so this says nothing about the
-            // exit.
+            // A stream over Tor also breaks off if its guard, its circuit or its target fails. So this end of the
+            // stream is no sign of a bad exit.
             Observation::Died if matches!(exit.id(), ExitId::Tor(_)) => {}
             Observation::Died => {
                 self.count_failure(exit);

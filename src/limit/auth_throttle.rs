@@ -47,8 +47,10 @@ struct WrongKeys {
 }
 
 impl AuthThrottle {
-    /// Counts a key that a client sent. `right` is true if the key is valid. If the address is paused and the client
-    /// may not use the key now, the result is the remaining time of the pause. Otherwise the result is `None`.
+    /// Counts a key that a client sent. `right` is true if the key is valid. During a pause of the client's address,
+    /// only a right key that was used successfully from this address before is accepted. For every other key the result
+    /// is the remaining time of the pause. Without a pause the result is `None`, and the caller refuses a wrong key
+    /// itself.
     pub fn check(&self, client: IpAddr, key: &[u8], right: bool, terms: Damping, now: Instant) -> Option<Duration> {
         let client = subscriber(client);
         let pair = (client, self.hasher.hash_one(key));

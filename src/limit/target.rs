@@ -114,8 +114,8 @@ fn is_of_this_machine(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 
-/// Whether this machine connects to nothing but Tor, which is so while bridges are used. Clones of this value share
-/// it. Connections of clients whose route has the source `direct` are not concerned: the configuration allows them.
+/// Whether exitgate itself connects to nothing but Tor. This is true while bridges are used. Clones share the value.
+/// Clients whose route has the source `direct` still get direct connections, because the configuration allows these.
 #[derive(Clone, Debug, Default)]
 pub struct OnlyTor(Arc<AtomicBool>);
 

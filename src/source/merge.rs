@@ -17,10 +17,10 @@
 //! Three rules limit the harm of contradictions. First, Onionoo's country and AS are used only if Onionoo has the same
 //! address as the directory, because otherwise the relay has got a new address. Second, a relay whose microdescriptor
 //! has not arrived yet keeps its last listing, so no exit drains while a directory is being downloaded. Third, a relay
-//! that vanishes is not gone: it stays in the merged list as one that is not listed, as long as one consensus is valid
-//! ([`UNLISTED_FOR`]). Every hour 1.2 % of all relays vanish from the consensus, and half of them are in the next one.
-//! tor itself builds no circuits to such a relay, but the circuits that it has go on, and sessions and pins must not
-//! move for the absence of an hour.
+//! that vanishes from the directory stays in the merged list, marked as not listed, for as long as a consensus is valid
+//! ([`UNLISTED_FOR`]). The reason: every hour 1.2 % of all relays vanish from the consensus, and half of them are in
+//! the next one. tor itself builds no new circuits to such a relay, but its open circuits continue. Sessions and pins
+//! must not move because a relay is absent for an hour.
 //!
 //! Next: `source/relays.rs` passes the data to this file, and applies the merged list to [`crate::state`].
 

@@ -2,7 +2,7 @@
 //! to nothing but Tor.
 //!
 //! A user of bridges hides from their network that they use Tor. A request for a list of Tor relays from this machine's
-//! own address would show it. [`Rules::only_tor`] decides, for each stream anew.
+//! own address would reveal that. [`Rules::only_tor`] is read again for each stream.
 
 use rand::Rng;
 use tokio::time::Instant;
@@ -16,7 +16,8 @@ use crate::route::{self, Isolation};
 use crate::state::State;
 use crate::tor::{BuildClass, Tor};
 
-/// The isolation of these streams: they share circuits with one another, and with no client and no check.
+/// The isolation key of the streams to the servers of lists. These streams share circuits with one another, but not
+/// with streams of clients or checks.
 const SOURCES: Isolation = Isolation(u64::from_be_bytes(*b"exitlist"));
 
 /// The number of relays in a circuit: as many as a route has by default.
@@ -27,7 +28,7 @@ const HOPS: u8 = 3;
 pub struct Outward {
     /// Which addresses are allowed, and whether this machine may connect to them itself.
     pub rules: Rules,
-    /// `None` if Tor is switched off.
+    /// The Tor engines. `None` if Tor is switched off.
     pub tor: Option<Tor>,
     pub state: State,
 }

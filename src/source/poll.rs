@@ -41,8 +41,8 @@ const REFRESH_PAUSE: Duration = Duration::from_secs(60);
 /// loss of two exits may already be half.
 const LONG_LIST: u32 = 100;
 
-/// A list that has shrunk to less than half is rejected, and the request counts as failed. Only the request that would
-/// be this many failed requests in a row accepts such a list, if the request before brought such a list too.
+/// A list that has shrunk to less than half is rejected, and the request counts as failed. After `HALVED_REQUESTS - 1`
+/// failed requests in a row, the next such list is accepted, if the last of these requests also brought such a list.
 const HALVED_REQUESTS: u32 = 3;
 
 /// Why a list that has shrunk to less than half is rejected at first.

@@ -37,7 +37,7 @@ pub enum Change {
     ExitUpdates(Vec<ExitUpdate>),
     /// A site refuses an exit. Either a scraper reported the refusal, or the site's answers to real requests showed it.
     Banned { site: Site, exit: ExitId, until: Moment, why: String },
-    /// A person ends the condemnation of an exit. The rows end it in the store.
+    /// A person ends the condemnation of an exit. `rows` are the writes that also end the condemnation in the store.
     Pardoned { exit: ExitId, pardon: fn(&mut Known), rows: Vec<Write> },
     /// The part of the state that comes from the configuration.
     Configured {

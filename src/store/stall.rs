@@ -35,7 +35,8 @@ impl Work {
         since.filter(|_| hangs).map(|since| now.saturating_duration_since(since))
     }
 
-    /// Returns true if the write hangs and this was not reported before.
+    /// Returns true if the write hangs and this was not reported before. `late` is true if a commit has waited for
+    /// longer than [`PATIENCE`], which proves that the write hangs.
     fn is_newly_hanging(&mut self, now: Instant, late: bool) -> bool {
         let hangs = self.since.is_some_and(|since| late || now.saturating_duration_since(since) >= PATIENCE);
         hangs && !std::mem::replace(&mut self.hangs, true)

@@ -91,7 +91,7 @@ impl Job {
 pub(super) enum Otherwise {
     /// Nothing of the commit stays in the file, because the caller reports to a user that nothing has changed.
     Undo,
-    /// The writes become notes, because the facts hold in any case.
+    /// The writes become notes, because their facts stay true even if this commit fails.
     Note,
 }
 

@@ -199,7 +199,8 @@ async fn a_route_is_created_before_anybody_has_tested_its_exits() {
     routes.service.close("early", true).await.unwrap();
     routes.create(json!({"selector": "us", "name": "late"})).await.unwrap();
     routes.service.close("late", true).await.unwrap();
-    // No known exit is in Japan, and Tor is off, so that waiting for a test or a list is in vain.
+    // In the first case no known exit is in Japan. In the second case Tor is off, so no exit will ever be listed or
+    // tested.
     for (body, tor) in [(json!({"selector": "jp"}), true), (json!({"selector": "us"}), false)] {
         let rules = RouteRules { tor, ..RouteRules::clone(&routes.service.rules.load()) };
         routes.service.rules.store(Arc::new(rules));

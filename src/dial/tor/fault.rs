@@ -66,7 +66,7 @@ pub(super) fn of_code(code: u8) -> DialError {
         5 => TargetFault::Refused.into(),
         6 => TargetFault::Timeout.into(),
         7 | 8 => EngineFault::Protocol.into(),
-        // tor gives this code for many causes. Without the reason, all that is known is that the engine did not tell it.
+        // tor uses this code for many causes, and the control connection delivered no reason. So the engine is blamed.
         _ => EngineFault::Lost.into(),
     }
 }

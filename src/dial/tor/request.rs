@@ -26,12 +26,14 @@ use crate::tor::stream::{Doubt, Expected, Seen};
 /// nearly always there already, because tor writes the event first.
 const REASON_WAIT: Duration = Duration::from_millis(250);
 
-/// An old tor reports success for a stream that its exit ended without a reason, and tells the end of the stream in the
-/// same moment on the control connection. The dial waits this long for it. A newer tor needs no such wait.
+/// The dial waits this long for an error of old versions of tor: if an exit ended a stream without a reason, such a tor
+/// reports success on the SOCKS connection, and the end of the stream at the same moment on the control connection. A
+/// newer tor needs no such wait.
 const FALSE_SUCCESS_WAIT: Duration = Duration::from_millis(2);
 
-/// The name whose address an exit must look up if a target does not answer. The answer does not matter, also not that
-/// there is no such name. tor relays look up this name themselves at intervals, so most of them know the address.
+/// If a target does not answer, the gateway tests the exit: the exit must look up the address of this name. Every
+/// answer shows that the exit works, also the answer that the name does not exist. tor relays look up this name
+/// themselves at intervals, so most of them know the address.
 const PROBE_NAME: &str = "www.google.com";
 
 /// Sends one request on one circuit: gets a lease, sends the request to the engine, and waits for the result.
@@ -84,7 +86,7 @@ pub(super) async fn send(
 /// The wait for the answer to one request.
 struct Wait<'a> {
     doubt: &'a Doubt,
-    /// When tor attached the stream.
+    /// Is set to the time at which tor attached the stream to its circuit.
     attached: &'a OnceLock<Instant>,
     /// Is set if tor gives up waiting for an answer.
     given_up: &'a OnceLock<()>,
@@ -93,15 +95,16 @@ struct Wait<'a> {
 }
 
 impl Wait<'_> {
-    /// Waits until the stream fails, or until the silence has lasted long enough to tell whose fault it is. Makes the
-    /// tests for that. `watched` is the end of the stream.
+    /// Waits until the stream fails, or until the silence has lasted long enough to know whose fault the silence is.
+    /// Meanwhile this function tests the first relays of the circuit and the exit. `watched` is ready when the stream
+    /// has ended.
     async fn until_failed(self, mut watched: impl Future<Output = StreamFault> + Unpin) -> DialError {
         let Self { doubt, attached, given_up, what, limits } = self;
         let asked = OnceLock::new();
         let mut probing = pin!(async {
             sleep_until(limits.slow).await;
             asked.get_or_init(|| doubt.test());
-            // The future of the probe is boxed because it is large, and most dials need no probe.
+            // The future of the exit's test is boxed because it is large, and most dials need no such test.
             Box::pin(exit_answers(doubt)).await;
         });
         let evidence = |exit_answered| Evidence {
@@ -115,7 +118,8 @@ impl Wait<'_> {
             tokio::select! {
                 biased;
                 fault = &mut watched, if given_up.get().is_none() => match fault {
-                    // tor gave up waiting. What is silent may be the target, so the exit gets the time for its answer.
+                    // tor gave up the stream because no answer came. Perhaps only the target is silent, so the exit
+                    // still gets its whole time to answer its test.
                     StreamFault::Unanswered => {
                         given_up.get_or_init(|| ());
                         end = if exit_answered { Instant::now() } else { end.min(limits.early()) };
@@ -141,16 +145,16 @@ impl Wait<'_> {
     }
 }
 
-/// Asks the exit for the address of a name, on the circuit in doubt. Returns once the exit has answered. If it does not
-/// answer, or if the circuit is gone, this function never returns.
+/// Tests the exit: asks for the address of a name, on the circuit whose stream got no answer. Returns once the exit has
+/// answered. If the exit does not answer, or if the circuit is gone, this function never returns.
 async fn exit_answers(doubt: &Doubt) {
     if ask_exit(doubt).await != Some(true) {
         std::future::pending::<()>().await;
     }
 }
 
-/// Sends the question to the exit, and returns true if the exit answered. Returns `None` if the question could not be
-/// sent.
+/// Asks the exit for the address of [`PROBE_NAME`]. Returns true if the exit answered, and false if the request ended
+/// without an answer of the exit. Returns `None` if the request could not be sent or its reply could not be read.
 async fn ask_exit(doubt: &Doubt) -> Option<bool> {
     let name = Host::parse(PROBE_NAME).ok()?;
     let mut expected = doubt.probe()?;
@@ -164,7 +168,8 @@ async fn ask_exit(doubt: &Doubt) -> Option<bool> {
         fault = &mut watched => Some(is_word_of_exit(fault)),
         answer = read_reply(&mut stream) => match answer.ok()? {
             Answer::Yes(_) => Some(true),
-            // tor refuses a look-up with the same code if the exit knows no such name and if the circuit is gone.
+            // tor replies with the same code if the exit knows no such name and if the circuit is gone. The end of the
+            // stream on the control connection tells which of the two it was.
             Answer::No(_) => Some(timeout(REASON_WAIT, watched).await.map_or(true, is_word_of_exit)),
         },
     }

@@ -18,24 +18,26 @@ use crate::dial::{DialError, EngineFault, ExitFault, TargetFault};
 /// ten streams are open by then.
 const SLOW_ANSWER: Duration = Duration::from_secs(2);
 
-/// An exit that does not answer the question for this time is silent. It is as long as a test circuit of the engine may
-/// take. The question is one round trip through three relays, which takes less than a second.
+/// If an exit does not answer its test (a name to look up) within this time, the exit counts as silent. The test
+/// circuit of the engine has the same time limit. An answer is one round trip through three relays, which takes less
+/// than a second.
 const EXIT_ANSWER: Duration = Duration::from_secs(3);
 
-/// A target that does not answer for this time is down, if its exit answers. It is shorter than the 10 s after which tor
-/// gives up the stream and the circuit with it, so the circuit can be used again.
+/// If a target does not answer within this time although its exit answers, the target counts as down. The time is
+/// shorter than the 10 s after which tor gives up the stream together with its circuit. So the circuit can be used
+/// again.
 const TARGET_ANSWER: Duration = Duration::from_secs(9);
 
 /// When a dial tests and when it ends, for one stream on one circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
-    /// When the tests begin.
+    /// When the tests of the first relays and of the exit begin.
     pub(super) slow: Instant,
     /// When the target is given up if the exit has answered.
     pub(super) target: Instant,
-    /// When the stream is given up.
+    /// When the dial gives up the stream, whatever the tests showed.
     pub(super) end: Instant,
-    /// How long the exit may take for its answer.
+    /// How long the exit may take to answer its test.
     pub(super) exit_answer: Duration,
 }
 
@@ -51,7 +53,7 @@ impl Limits {
         }
     }
 
-    /// Returns when both tests should have had their answers.
+    /// Returns the time by which both tests (of the first relays and of the exit) should have had their answers.
     pub(super) fn early(&self) -> Instant {
         self.slow + self.exit_answer
     }
@@ -62,18 +64,19 @@ impl Limits {
 pub(super) struct Evidence {
     /// True if tor has attached the stream to its circuit.
     pub(super) attached: bool,
-    /// True if the exit has answered on the same circuit after the stream was sent.
+    /// True if the exit has answered on the same circuit after the request for the stream was sent.
     pub(super) exit_answered: bool,
-    /// How long the exit has not answered the question. `None` if it was not asked.
+    /// How long the exit has been silent since its test began. `None` if the exit was not tested.
     pub(super) exit_silent: Option<Duration>,
-    /// True if the first relay has answered since it was tested. `None` if it was not tested, because too many tests were
-    /// under way.
+    /// True if the first relay has answered since its test began. `None` if the first relay was not tested, because too
+    /// many tests were running.
     pub(super) first_hop_answered: Option<bool>,
 }
 
 impl Evidence {
-    /// Returns the fault that is certain when both tests should have had their answers. `None` if the target may still
-    /// answer: a slow exit may answer late, but an engine or a first relay that says nothing at all is of no use.
+    /// Returns the fault that is certain at the time [`Limits::early`], when both tests should have had their answers.
+    /// `None` if the target may still answer: a slow exit may answer late, but an engine or a first relay that does not
+    /// answer at all is of no use.
     pub(super) fn early(self) -> Option<DialError> {
         match self {
             Self { exit_answered: true, .. } => None,
@@ -135,7 +138,7 @@ mod tests {
             exit_answer: 3 * SECOND,
         };
         assert_eq!((limits, limits.early()), (want, now + 5 * SECOND));
-        // A longer limit changes only the end.
+        // A longer limit for the answer changes only the field `end`.
         assert_eq!(Limits::new(now, 20 * SECOND, far), Limits { end: now + 20 * SECOND, ..want });
         // The deadline of the whole dial ends the stream, and nothing else.
         assert_eq!(Limits::new(now, 12 * SECOND, now + SECOND), Limits { end: now + SECOND, ..want });
@@ -165,7 +168,7 @@ mod tests {
             (Evidence { first_hop_answered: Some(false), ..silent }, EngineFault::FirstHop.into()),
             (Evidence { attached: false, ..silent }, EngineFault::Lost.into()),
             (Evidence { attached: false, first_hop_answered: Some(false), ..silent }, EngineFault::Lost.into()),
-            // The first relay was not tested, or the exit was asked too late, or never: nobody is blamed.
+            // The first relay was not tested, or the test of the exit began too late or never: nobody is blamed.
             (Evidence { first_hop_answered: None, ..silent }, DialError::Deadline),
             (Evidence { exit_silent: Some(limits.exit_answer - SECOND), ..silent }, DialError::Deadline),
             (Evidence { exit_silent: None, ..silent }, DialError::Deadline),

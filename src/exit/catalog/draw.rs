@@ -14,17 +14,17 @@ use super::super::capacity::{exponential, stir};
 use super::super::facts::Exit;
 use super::{Bits, Slot};
 
-/// If a set has fewer than this many times the exits that are to be drawn, every exit of the set gets a random number,
-/// because most draws would hit the same exits again. Not tuned.
+/// If a set has fewer exits than this factor times the number of exits to draw, every exit of the set gets a random
+/// number instead, because most draws would hit the same exits again. Not tuned.
 const SMALL: usize = 4;
 
-/// A set with less than one in `SPARSE` of all slots is summed up at once. Not tuned: an attempt takes some 5 ns, and an
-/// exit that is summed up takes about as long.
+/// If a set has less than one in `SPARSE` of all slots, its capacities are summed up without any attempt to draw from
+/// the table. Not tuned: one attempt takes some 5 ns, and adding one exit to the sum takes about as long.
 const SPARSE: usize = 16;
 
-/// The number of attempts to hit the set, for each exit that is to be drawn, before its capacities are summed up; and
-/// the number that is granted beside. Not tuned: sets with an eighth of the capacity are nearly always drawn without a
-/// sum.
+/// A draw from the table is tried at most this many times for each exit that is to be drawn, and [`MORE_ATTEMPTS`]
+/// times in addition. After that the capacities of the set are summed up. Not tuned: sets with an eighth of the whole
+/// capacity are nearly always drawn without a sum.
 const ATTEMPTS: usize = 16;
 const MORE_ATTEMPTS: usize = 32;
 
@@ -42,10 +42,10 @@ pub(super) struct Weights {
     mean: u32,
 }
 
-/// One entry of the table. It belongs to the slot with the same index.
+/// One entry of the table. An entry belongs to the slot with the same index.
 #[derive(Clone, Copy, Debug)]
 struct Alias {
-    /// How often the entry's own slot is drawn, in 1/2³².
+    /// The probability that the entry's own slot is drawn, in units of 1/2³².
     own: u32,
     /// The slot that is drawn otherwise.
     other: u32,
@@ -142,8 +142,8 @@ impl Weights {
     pub(super) fn first(&self, from: &Bits, seed: u64, count: usize) -> Vec<(f64, Slot)> {
         let mut sum = 0;
         let all = from.iter().map(|slot| sum += u64::from(self.capacity(slot))).count();
-        // A rank below this bound is one that about `count` exits have, and a few more. Most exits are above it, and for
-        // them no logarithm is computed.
+        // About `count` exits, and a few more, have a rank below this bound. No logarithm is computed for the other
+        // exits.
         let mut bound = (count as f64 + 6.0 * (count as f64).sqrt() + 16.0) / (sum.max(1) as f64);
         loop {
             let ranked = self.below(from, seed, if all <= count { f64::INFINITY } else { bound });
@@ -156,7 +156,8 @@ impl Weights {
 
     /// Returns the exits of the set whose ranks are below the bound.
     fn below(&self, from: &Bits, seed: u64, bound: f64) -> Vec<(f64, Slot)> {
-        // There are a few dozen different capacities, and most neighbours in the set differ, so each is computed once.
+        // For each capacity: the smallest random number whose rank is below the bound. There are only a few dozen
+        // different capacities, so each of these numbers is computed once.
         let mut bars: Vec<(u32, u64)> = Vec::new();
         let mut ranked = Vec::new();
         for slot in from.iter() {

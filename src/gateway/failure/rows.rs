@@ -92,10 +92,11 @@ pub(super) const fn engine(fault: EngineFault) -> Row {
     }
 }
 
-/// Returns how long a fault of an engine lasts at least, as a client should expect it.
+/// Returns the shortest time that a client should wait until a fault of an engine is over. `None` if no such time is
+/// known.
 pub(super) const fn engine_pause(fault: EngineFault) -> Option<Duration> {
     match fault {
-        // An engine starts within seconds, and a queue of circuits or a new choice of relays takes as long.
+        // An engine starts within seconds. A queue of circuits, or the choice of other relays, takes about as long.
         EngineFault::NotReady | EngineFault::Middle | EngineFault::Busy => Some(Duration::from_secs(5)),
         // An engine tests a silent guard again after some seconds.
         EngineFault::FirstHop => Some(Duration::from_secs(10)),

@@ -29,7 +29,7 @@ impl AdmittedClient {
         self.identity.key().map_or("", |name| name)
     }
 
-    /// Returns what tells this client apart from others where streams share circuits.
+    /// Returns the client's key and address. They are part of the rule that decides which streams share circuits.
     pub(super) fn tenant(&self) -> Tenant<'_> {
         Tenant { key: self.key(), address: self.address }
     }

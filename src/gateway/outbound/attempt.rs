@@ -188,7 +188,7 @@ impl Outbound {
     }
 
     /// Dials through one exit. A dial that failed through the fault of the exit is counted in the load of this exit.
-    /// `usable` is set when the exit could be used.
+    /// `usable` is set to the time from which the exit could be used: a Tor exit first needs a circuit.
     async fn through(
         &self,
         exit: &Arc<Exit>,
@@ -331,7 +331,7 @@ impl Outbound {
     }
 }
 
-/// Returns how the session of this plan moved, as HTTP answers say it. Logs the move as well, because an answer of SOCKS
+/// Returns how this plan moved the session, in the form of HTTP answers. Logs the move as well, because a SOCKS answer
 /// has no place for it.
 fn told_move(plan: &Plan) -> Option<Box<str>> {
     let Moved { from, to, cause } = plan.moved.as_ref()?;
@@ -352,8 +352,9 @@ pub(super) fn keeps_exit(wish: &Wish) -> bool {
     wish.selector.session.is_some() || wish.selector.mode == Mode::Strict
 }
 
-/// Returns true if the request may succeed through another exit. If the time of one attempt is over and nobody is known
-/// to be at fault, another exit may have a circuit ready, but a session or a pin must not move for that.
+/// Returns true if the request may succeed through another exit. This is so after a fault of the exit. If the time of
+/// one attempt is over and nobody is known to be at fault, another exit may have a circuit ready. But a session or a
+/// pin (`keeps_exit`) must not move for that reason.
 fn another_exit_may_help(error: &DialError, keeps_exit: bool) -> bool {
     match error {
         DialError::Exit(_) => true,

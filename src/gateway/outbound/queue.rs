@@ -1,4 +1,4 @@
-//! The queue of circuit builds, as far as requests notice it.
+//! How long requests wait in the queue of circuit builds, and how they avoid a long wait.
 //!
 //! Each engine (tor process) builds about one circuit a second. The wait for a build is the gateway's own queue, so it
 //! is no fault of an exit and does not count as time of an attempt. [`crate::tor`] estimates the wait and refuses
@@ -20,7 +20,7 @@ const LONG_QUEUE: Duration = Duration::from_secs(1);
 
 impl Outbound {
     /// If the build for the first exit would wait long in the queue, puts an exit first that needs no wait. A session
-    /// keeps its exit, and a rotating username its order.
+    /// keeps its exit, and a rotating username keeps the order of its exits.
     pub(super) fn prefer_ready(&self, attempt: &Attempt<'_>, plan: &mut Plan) {
         if plan.hedge && attempt.wish.selector.mode == Mode::Flexible {
             let first = ready(plan.exits.iter().map(|exit| self.queue_wait(attempt, exit)));

@@ -155,8 +155,8 @@ fn no_exit_drains_while_a_directory_is_downloaded() {
     merge.applied(exits);
 }
 
-/// Returns relays 1 and 2 as far as they are in the merged list, each with since when it is not listed, in minutes after
-/// `NOW`. Empty if the list has not changed.
+/// Returns relays 1 and 2, as far as they are in the merged list: for each one the time since which it is not listed,
+/// in minutes after `NOW`, or `None` if it is listed. Empty if the list has not changed.
 fn absences(merge: &mut RelayMerge, minutes: u64) -> Vec<Option<u64>> {
     let Some(exits) = merge.changed(after(minutes)) else { return vec![] };
     merge.applied(exits.clone());
@@ -184,7 +184,7 @@ fn a_relay_that_vanished_is_not_gone_until_a_consensus_would_have_expired() {
     assert_eq!(merge.changed(after(180 + 179)), None);
     assert_eq!(absences(&mut merge, 180 + 180), [None], "after three hours it is not in the list");
     assert_eq!(merge.changed(after(400)), None);
-    // Its listing is what it was, but for the time.
+    // The listing of the relay stays the same, except for the time since which it is not listed.
     merge.take(directory(&both));
     let there = merge.changed(after(400)).unwrap();
     merge.applied(there.clone());

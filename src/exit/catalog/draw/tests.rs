@@ -33,7 +33,7 @@ fn set(slots: impl IntoIterator<Item = u32>) -> Bits {
     slots.into_iter().map(Slot).collect()
 }
 
-/// Draws again and again, and compares how often each exit is the first one with the capacities.
+/// Draws many times, and compares how often each exit comes first with the exit's share of the capacity.
 fn compare(what: &str, catalog: &Catalog, from: &Bits, count: usize) {
     const ROUNDS: u32 = 40_000;
     let mut rng = SmallRng::seed_from_u64(11);
