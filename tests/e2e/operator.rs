@@ -83,7 +83,8 @@ async fn metrics_are_valid_for_prometheus_and_follow_routes() {
     assert_eq!(gateway.post("/proxies", r#"{"selector": "us", "name": "shop"}"#).await.status, 201);
     let page = bed.web.http("echo.test", "/ip");
     assert_eq!(gateway.get("shop", &page).await.status, 200);
-    let has = |text: &str| text.contains("exitgate_pool_exits{route=\"shop\"}");
+    let exit = "exitgate_exits{source=\"tor\",country=\"FR\",state=\"usable\"} 1";
+    let has = |text: &str| text.contains("exitgate_pool_exits{route=\"shop\"}") && text.contains(exit);
     let metrics = until(|| gateway.api("/metrics"), |got| has(&got.body)).await.body;
     for series in [
         "exitgate_requests_total{route=\"shop\"",
@@ -91,7 +92,7 @@ async fn metrics_are_valid_for_prometheus_and_follow_routes() {
         "exitgate_relayed_bytes_total{route=\"shop\",way=\"down\"}",
         "exitgate_open_seconds_bucket{source=\"tor\",country=\"US\"",
         "exitgate_first_byte_seconds_bucket{source=\"tor\",country=\"US\"",
-        "exitgate_exits{source=\"tor\",country=\"FR\",state=\"usable\"} 1",
+        exit,
         "exitgate_engine_state{engine=",
         "exitgate_engine_bootstrap_ratio{engine=",
         "exitgate_engine_circuits{engine=",
