@@ -78,6 +78,8 @@ struct Session<'a> {
     silent_since: Option<Instant>,
     /// True if no engine had a guard that answers at some time of this silence, and tor has not connected anew since.
     outage: bool,
+    /// True while tor does not answer commands, so nothing is known about the guard.
+    deaf: bool,
     /// True if the failures of this silence were withdrawn.
     withdrawn: bool,
     /// True if a new connection to the guard's address was possible in this silence.
@@ -114,6 +116,7 @@ pub(super) async fn run(engine: &Arc<Engine>, ports: Ports<'_>) -> String {
         hop: FirstHop::default(),
         silent_since: None,
         outage: false,
+        deaf: false,
         withdrawn: false,
         reachable: false,
         recovery: Recovery::default(),
@@ -372,24 +375,5 @@ impl Session<'_> {
         if let Err(why) = reloaded.await {
             tracing::error!(engine = self.engine.id.0, "the new configuration was not applied: {why}");
         }
-    }
-
-    fn show_health(&self) {
-        let why = match self {
-            Self { network_down: true, .. } => Some("tor cannot reach the network"),
-            Self { directory_lost: true, .. } => Some("the directory is too old or too small to build circuits"),
-            _ if self.entry().is_none() => Some("there is no guard that it may use; the log says why"),
-            _ if self.hop.is_silent() && self.engine.fleet.liveness().is_proven() => Some("its guard does not answer"),
-            _ if self.hop.is_silent() => Some("no guard answers: check this machine's network"),
-            _ => None,
-        };
-        let is_new = self.hop.heard().is_none() && self.silent_since.is_none();
-        self.engine.set_state(match why {
-            Some(why) => EngineState::Degraded { why: why.into() },
-            None if is_new => {
-                EngineState::Bootstrapping { percent: 90, phase: "Waiting for the guard's answer".into() }
-            }
-            None => EngineState::Ready,
-        });
     }
 }
