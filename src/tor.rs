@@ -17,7 +17,7 @@
 //! (which relays to use), [`circuit`] (which circuit to lend), [`engine`] (a tor process that is restarted when it
 //! ends). Next: `dial/tor.rs` calls this room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
@@ -44,6 +44,7 @@ pub mod netdir;
 mod own;
 pub mod path;
 mod preflight;
+mod queue;
 mod recommended;
 pub mod reply;
 pub mod settings;
@@ -248,10 +249,22 @@ impl Tor {
         // While all guards are known to be silent, there is no engine to ask, and the request gets its error
         // immediately.
         let mut fault = LeaseFault::FirstHop;
-        let last = engines.last().map(|engine| engine.id());
-        for engine in engines {
-            let patience = Some(ENGINE_WAIT).filter(|_| Some(engine.id()) != last);
-            match engine.ask(key, who, patience, deadline).await {
+        let mut may_move = way.own.is_none() && way.class == BuildClass::Live;
+        let mut engines = VecDeque::from(engines);
+        while let Some(engine) = engines.pop_front() {
+            let patience = Some(ENGINE_WAIT).filter(|_| !engines.is_empty());
+            let answer = tokio::select! {
+                biased;
+                answer = engine.ask(key, who, patience, deadline) => answer,
+                sooner = self.sooner(&engine, key, way.isolation, failed), if may_move => {
+                    may_move = false;
+                    engines.retain(|other| other.id() != sooner.id());
+                    engines.extend([engine]);
+                    engines.push_front(sooner);
+                    continue;
+                }
+            };
+            match answer {
                 Ok(lease) => return Ok(lease),
                 Err(why) if why.is_before_the_exit() || why == LeaseFault::Busy => fault = why,
                 Err(why @ LeaseFault::Deadline) if patience.is_some() => fault = why,
@@ -259,25 +272,6 @@ impl Tor {
             }
         }
         Err(fault)
-    }
-
-    /// Returns how long a client's request waits until the build of its circuit can begin, at best. Zero if a circuit
-    /// exists, or if nothing is known because no engine is ready.
-    pub fn queue_wait(&self, way: &Way, port: Option<Port>) -> Duration {
-        let key = key(way, port);
-        self.carriers(way.own).iter().map(|engine| engine.queue_wait(key, way.isolation)).min().unwrap_or_default()
-    }
-
-    /// Returns how long a client that was refused as [`LeaseFault::Busy`] should wait before it tries again.
-    pub fn retry_after(&self, own: Option<OwnEngine>) -> Duration {
-        self.carriers(own).iter().map(|engine| engine.retry_after()).min().unwrap_or_default()
-    }
-
-    /// Returns the engines that can carry the streams of a route now. `own` is the engine that only this route uses.
-    fn carriers(&self, own: Option<OwnEngine>) -> Vec<Arc<Engine>> {
-        let mut engines = own.map_or_else(|| self.engines.to_vec(), |own| vec![self.owned.get(own, &self.fleet)]);
-        engines.retain(|engine| engine.live().is_some());
-        engines
     }
 
     /// Returns the port and username for a stream to an onion service. All streams with the same isolation key use the

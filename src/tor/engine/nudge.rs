@@ -196,7 +196,8 @@ impl Engine {
                 self.fleet.avoid(link[1]);
                 (self.act(|circuits, now| circuits.pool.hang_over(link, now)), StreamFault::Middle)
             } else {
-                unanswered.push((Source::Nudge(link[1]), sent));
+                // If tor itself has not answered the command, this says nothing about the guard.
+                unanswered.extend(circuit.map(|_| (Source::Nudge(link[1]), sent)));
                 (self.act(|circuits, _| circuits.pool.over(link)), StreamFault::FirstHop)
             };
             tracing::debug!(engine = self.id.0, over = %link[1], reached, circuits = over.len(), "a nudge was not answered");

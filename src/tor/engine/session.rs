@@ -79,7 +79,13 @@ struct Session<'a> {
     /// True if, at some time of this silence, no engine had a guard that answered. False again after tor has connected
     /// anew.
     outage: bool,
+<<<<<<< HEAD
     /// True if the guards that failed during this silence no longer count as failed.
+=======
+    /// True while tor does not answer commands, so nothing is known about the guard.
+    deaf: bool,
+    /// True if the failures of this silence were withdrawn.
+>>>>>>> fix-guards
     withdrawn: bool,
     /// True if the gateway could connect to the guard's address during this silence.
     reachable: bool,
@@ -115,6 +121,7 @@ pub(super) async fn run(engine: &Arc<Engine>, ports: Ports<'_>) -> String {
         hop: FirstHop::default(),
         silent_since: None,
         outage: false,
+        deaf: false,
         withdrawn: false,
         reachable: false,
         recovery: Recovery::default(),
@@ -374,24 +381,5 @@ impl Session<'_> {
         if let Err(why) = reloaded.await {
             tracing::error!(engine = self.engine.id.0, "the new configuration was not applied: {why}");
         }
-    }
-
-    fn show_health(&self) {
-        let why = match self {
-            Self { network_down: true, .. } => Some("tor cannot reach the network"),
-            Self { directory_lost: true, .. } => Some("the directory is too old or too small to build circuits"),
-            _ if self.entry().is_none() => Some("there is no guard that it may use; the log says why"),
-            _ if self.hop.is_silent() && self.engine.fleet.liveness().is_proven() => Some("its guard does not answer"),
-            _ if self.hop.is_silent() => Some("no guard answers: check this machine's network"),
-            _ => None,
-        };
-        let is_new = self.hop.heard().is_none() && self.silent_since.is_none();
-        self.engine.set_state(match why {
-            Some(why) => EngineState::Degraded { why: why.into() },
-            None if is_new => {
-                EngineState::Bootstrapping { percent: 90, phase: "Waiting for the guard's answer".into() }
-            }
-            None => EngineState::Ready,
-        });
     }
 }

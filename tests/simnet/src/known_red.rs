@@ -8,16 +8,7 @@ pub const KNOWN_RED: &[(&str, &str)] = &[
         "uplink-10s",
         "engines walk through their sample of guards while nothing connects (tor/guard.rs), and come back late",
     ),
-    (
-        "uplink-150s",
-        "whichever hop failed, a build that fails is the exit's (tor/engine/session.rs, tor/engine/lend.rs); engines walk through \
-         their sample of guards while nothing connects (tor/guard.rs)",
-    ),
-    (
-        "uplink-15m",
-        "as uplink-150s, and the tester calls hundreds of exits bad meanwhile (check/fault.rs), so that pins move as well",
-    ),
-    ("suspend-1h", "circuits that died in the sleep are booked on exits, as after an outage"),
+    ("uplink-15m", "the tester calls hundreds of exits bad meanwhile (check/fault.rs), so that pins move"),
     ("idle-hour", "the tester tests every exit every half an hour, whether anybody wants it or not (check/schedule)"),
     ("idle-hour-bare", "as idle-hour: no route is needed for it"),
     (

@@ -11,10 +11,26 @@ impl Pool {
         }
     }
 
+<<<<<<< HEAD
     /// Returns the time when the oldest build without any answer of a relay began. `None` if there is no such build.
+=======
+    /// Returns when the oldest of the builds began that tor has started and that no relay has answered yet.
+>>>>>>> fix-guards
     pub fn oldest_unanswered(&self) -> Option<Instant> {
-        let unanswered = self.builds.values().filter(|build| build.reached.0 == 0);
-        unanswered.filter_map(|build| build.state.since()).min()
+        let began = |build: &Build| match build.state {
+            BuildState::Launched(at, _) if build.reached.0 == 0 => Some(at),
+            _ => None,
+        };
+        self.builds.values().filter_map(began).min()
+    }
+
+    /// Returns when the oldest of the commands was sent that build a circuit and that tor has not answered yet.
+    pub fn oldest_command(&self) -> Option<Instant> {
+        let sent = |build: &Build| match build.state {
+            BuildState::Started(at) => Some(at),
+            _ => None,
+        };
+        self.builds.values().filter_map(sent).min()
     }
 
     /// Calls [`Self::hang`] for all circuits through this guard, because the guard was found to be down. Closes those

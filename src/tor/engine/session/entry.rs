@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::recovery::{Silence, Step, sleep_between};
 use super::{Session, Source};
 use crate::exit::Fingerprint;
+use crate::tor::engine::EngineState;
 use crate::tor::engine::first_hop::{FirstHop, Hop};
 use crate::tor::engine::guarding::Chosen;
 use crate::tor::event::{OrConn, OrStatus};
@@ -177,6 +178,9 @@ impl Session<'_> {
     /// Checks whether the entry is silent, and does what is due during a silence. Called at every tick.
     pub(super) async fn check_entry(&mut self) {
         let (now, answer) = (Instant::now(), self.engine.fleet.answer_time());
+        if self.is_deaf(answer, now) {
+            return;
+        }
         for late in self.trials.late(answer, now) {
             match self.is_entry(late.guard) {
                 true => self.miss(Source::Test(late.tag), late.began),
@@ -198,6 +202,26 @@ impl Session<'_> {
             Hop::Proven if in_doubt || is_asked => self.test_entry(),
             Hop::Proven => {}
         }
+    }
+
+    /// Returns true while tor does not answer commands. Requests then ask other engines, and nothing is concluded about
+    /// guards. The minute's upkeep ends a tor that stays like this.
+    fn is_deaf(&mut self, answer: Duration, now: Instant) -> bool {
+        let build = self.engine.act(|circuits, _| circuits.pool.oldest_command());
+        let sent = build.into_iter().chain(self.trials.oldest_command()).min();
+        let deaf = sent.is_some_and(|sent| now.saturating_duration_since(sent) >= answer);
+        if deaf && self.trials.oldest_command().is_none() {
+            self.test_entry(); // tor's answer to this command ends the state, however long that takes
+        }
+        if std::mem::replace(&mut self.deaf, deaf) != deaf {
+            self.engine.set_silent(deaf || self.hop.is_silent());
+            if deaf {
+                self.engine.streams().all_unanswered(StreamFault::FirstHop);
+                self.engine.act(|circuits, _| circuits.pool.refuse_all(LeaseFault::FirstHop));
+            }
+            self.show_health();
+        }
+        deaf
     }
 
     async fn bear_silence(&mut self, since: Instant, now: Instant) {
@@ -239,7 +263,32 @@ impl Session<'_> {
         self.miss(Source::Sleep, Instant::now());
     }
 
+<<<<<<< HEAD
     /// Lets tor connect to its guard again if that is due.
+=======
+    /// Shows the state of the engine to the API and the log.
+    pub(super) fn show_health(&self) {
+        let why = match self {
+            Self { network_down: true, .. } => Some("tor cannot reach the network"),
+            Self { directory_lost: true, .. } => Some("the directory is too old or too small to build circuits"),
+            Self { deaf: true, .. } => Some("tor does not answer commands"),
+            _ if self.entry().is_none() => Some("there is no guard that it may use; the log says why"),
+            _ if self.hop.is_silent() && self.engine.fleet.liveness().is_proven() => Some("its guard does not answer"),
+            _ if self.hop.is_silent() => Some("no guard answers: check this machine's network"),
+            _ => None,
+        };
+        let is_new = self.hop.heard().is_none() && self.silent_since.is_none();
+        self.engine.set_state(match why {
+            Some(why) => EngineState::Degraded { why: why.into() },
+            None if is_new => {
+                EngineState::Bootstrapping { percent: 90, phase: "Waiting for the guard's answer".into() }
+            }
+            None => EngineState::Ready,
+        });
+    }
+
+    /// Makes tor connect anew if that is due.
+>>>>>>> fix-guards
     async fn recover(&mut self, timeout: Duration, now: Instant) {
         let Some(since) = self.silent_since else { return };
         let addr = self.probe_address();

@@ -107,15 +107,26 @@ impl Trials {
         Some(Late { tag, guard, began })
     }
 
+<<<<<<< HEAD
     /// Returns the test circuits whose first relay has not answered within the time `answer`. Each late test circuit is
     /// returned only once.
+=======
+    /// Returns the test circuits whose first relay has not answered within the time `answer`. Returns each of them only
+    /// once. A command that tor itself has not answered says nothing about a relay.
+>>>>>>> fix-guards
     pub(super) fn late(&mut self, answer: Duration, now: Instant) -> Vec<Late> {
-        let is_late = |trial: &Trial| !trial.late && now.saturating_duration_since(trial.began) >= answer;
+        let is_old = |trial: &Trial| now.saturating_duration_since(trial.began) >= answer;
+        let is_late = |trial: &Trial| !trial.late && trial.circuit.is_some() && is_old(trial);
         let late = self.running.iter_mut().filter(|(_, trial)| is_late(trial)).map(|(tag, trial)| {
             trial.late = true;
             Late { tag: *tag, guard: trial.guard, began: trial.began }
         });
         late.collect()
+    }
+
+    /// Returns when the oldest of the commands was sent that build a test circuit and that tor has not answered yet.
+    pub(super) fn oldest_command(&self) -> Option<Instant> {
+        self.running.values().filter(|trial| trial.circuit.is_none()).map(|trial| trial.began).min()
     }
 
     /// Forgets all test circuits. Called when tor closes all its connections.
@@ -218,8 +229,10 @@ mod tests {
         let answer = Duration::from_secs(3);
         let tag = trials.begin(guard(1), start);
         assert!(tag >= TAGS && trials.tests(guard(1)) && !trials.tests(guard(2)));
+        assert_eq!((trials.oldest_command(), trials.late(answer, start + answer)), (Some(start), vec![]));
         assert!(trials.answered(tag, Some(CircuitId(7))) && !trials.answered(5, Some(CircuitId(8))));
         assert!(trials.is_one(CircuitId(7)) && !trials.is_one(CircuitId(8)));
+        assert_eq!(trials.oldest_command(), None);
         assert_eq!(trials.late(answer, start + answer / 2), []);
         let late = Late { tag, guard: guard(1), began: start };
         assert_eq!(trials.late(answer, start + answer), [late]);
