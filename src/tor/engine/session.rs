@@ -79,13 +79,9 @@ struct Session<'a> {
     /// True if, at some time of this silence, no engine had a guard that answered. False again after tor has connected
     /// anew.
     outage: bool,
-<<<<<<< HEAD
-    /// True if the guards that failed during this silence no longer count as failed.
-=======
     /// True while tor does not answer commands, so nothing is known about the guard.
     deaf: bool,
-    /// True if the failures of this silence were withdrawn.
->>>>>>> fix-guards
+    /// True if the guards that failed during this silence no longer count as failed.
     withdrawn: bool,
     /// True if the gateway could connect to the guard's address during this silence.
     reachable: bool,

@@ -11,11 +11,7 @@ impl Pool {
         }
     }
 
-<<<<<<< HEAD
-    /// Returns the time when the oldest build without any answer of a relay began. `None` if there is no such build.
-=======
     /// Returns when the oldest of the builds began that tor has started and that no relay has answered yet.
->>>>>>> fix-guards
     pub fn oldest_unanswered(&self) -> Option<Instant> {
         let began = |build: &Build| match build.state {
             BuildState::Launched(at, _) if build.reached.0 == 0 => Some(at),

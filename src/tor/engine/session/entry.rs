@@ -263,9 +263,6 @@ impl Session<'_> {
         self.miss(Source::Sleep, Instant::now());
     }
 
-<<<<<<< HEAD
-    /// Lets tor connect to its guard again if that is due.
-=======
     /// Shows the state of the engine to the API and the log.
     pub(super) fn show_health(&self) {
         let why = match self {
@@ -287,8 +284,7 @@ impl Session<'_> {
         });
     }
 
-    /// Makes tor connect anew if that is due.
->>>>>>> fix-guards
+    /// Lets tor connect to its guard again if that is due.
     async fn recover(&mut self, timeout: Duration, now: Instant) {
         let Some(since) = self.silent_since else { return };
         let addr = self.probe_address();

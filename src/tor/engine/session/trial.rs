@@ -107,13 +107,8 @@ impl Trials {
         Some(Late { tag, guard, began })
     }
 
-<<<<<<< HEAD
-    /// Returns the test circuits whose first relay has not answered within the time `answer`. Each late test circuit is
-    /// returned only once.
-=======
     /// Returns the test circuits whose first relay has not answered within the time `answer`. Returns each of them only
     /// once. A command that tor itself has not answered says nothing about a relay.
->>>>>>> fix-guards
     pub(super) fn late(&mut self, answer: Duration, now: Instant) -> Vec<Late> {
         let is_old = |trial: &Trial| now.saturating_duration_since(trial.began) >= answer;
         let is_late = |trial: &Trial| !trial.late && trial.circuit.is_some() && is_old(trial);
