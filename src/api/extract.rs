@@ -20,9 +20,10 @@ const BODY: usize = 64 * 1024;
 /// The time limit for receiving the body of a request. The limit for the head is the same. Not tuned.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The number of entries in a list if the query has no `limit`. The constant below is the largest `limit` that a query
-/// may have: an answer of that length has about a megabyte. Neither value is tuned.
+/// The number of entries in a list if the query has no `limit`. Not tuned.
 const LIMIT: usize = 100;
+
+/// The largest `limit` that a query may have. An answer of that length has about a megabyte. Not tuned.
 const LIMIT_MAX: usize = 1000;
 
 /// The query of a URL as a `T`. The type `T` should refuse unknown fields.

@@ -51,8 +51,8 @@ pub struct Decided {
 }
 
 impl Unconfirmed {
-    /// Decides which addresses belong to the exit. `known` lists the addresses that the exit announces, or that checks
-    /// observed lately.
+    /// Decides which addresses belong to the exit. `named` has the address that each echo server returned. `known` lists
+    /// the addresses that the exit announces, or that checks observed lately.
     pub fn decide(&mut self, exit: &ExitId, named: &[Named], known: &[IpAddr]) -> Decided {
         let before = self.0.remove(exit).unwrap_or_default();
         let all = || before.iter().copied().chain(named.iter().map(|named| (named.echo, named.ip)));

@@ -91,8 +91,8 @@ pub struct Inputs<'a> {
     pub snapshot: &'a Snapshot,
     pub memory: &'a Memory,
     pub order: &'a Order,
-    /// Returns true if the last check of the exit requested all sites that routes name. Any other exit may pass a site
-    /// for which it has no result yet.
+    /// Returns true if the last check of the exit requested all sites that routes name. For an exit whose check did not,
+    /// nobody knows yet whether those sites accept the exit.
     pub asked_sites: &'a dyn Fn(&ExitId) -> bool,
     pub now: Moment,
 }

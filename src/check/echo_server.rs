@@ -79,7 +79,8 @@ impl EchoServer {
         self.answers >= ENOUGH_ANSWERS && self.repeated * 2 > self.answers
     }
 
-    /// Records an address that the server returned for this exit. `confirmed` is true if the address was confirmed.
+    /// Records that the server returned an address for this exit. `confirmed` is true if a second source named the same
+    /// address.
     pub(super) fn named(&mut self, exit: &ExitId, confirmed: bool, now: Moment) {
         put(&mut self.addresses, COMPARED, (exit.clone(), confirmed, now));
     }

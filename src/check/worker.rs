@@ -69,7 +69,8 @@ pub(super) trait CheckState: Send {
     /// Records that a check ended, normally or by a panic. Called once for each job, after all findings of that job.
     fn ended<R: Rng + ?Sized>(&mut self, exit: &ExitId, now: Moment, rng: &mut R);
 
-    /// Makes the decisions for which the results of several exits are enough evidence now.
+    /// Decides what only the results of several exits can show, for example that a page is down or that an exit tampers.
+    /// A decision without enough results waits for the next call.
     fn settle(&mut self, snapshot: &Snapshot, now: Moment);
 
     /// Called when all updates so far are being published.

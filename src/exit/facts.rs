@@ -193,7 +193,7 @@ impl Exit {
         Self { slot, country, ip, v4, seed, capacity, listing, known, load }
     }
 
-    /// The slot of the exit in the catalog that holds this edition.
+    /// The slot of the exit in the catalog: its place in the catalog's sets of exits.
     pub fn slot(&self) -> Slot {
         self.slot
     }

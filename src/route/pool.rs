@@ -23,8 +23,8 @@ use crate::exit::capacity::stir;
 use crate::exit::catalog::Bits;
 use crate::exit::{Catalog, Exit, ExitId, Slot, Source, Verdict};
 
-/// The number of candidates that are compared for each free place of a pool. Not tuned: among eight candidates there is
-/// one that few other pools use.
+/// The number of candidates that are compared for each free place of a pool. The candidate that the fewest other pools
+/// use gets the place. Not tuned.
 const SAMPLE: usize = 8;
 
 /// The number of candidates for each free place if the candidates may have the address of a member. Not tuned: four

@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// The kind of thing that an id belongs to. The kind is the first letter of the id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A connection of a client, letter `c`.
+    /// A connection of a client. Its ids begin with `c`.
     Connection,
-    /// A build of a circuit, letter `b`.
+    /// A build of a circuit. Its ids begin with `b`.
     Build,
-    /// A check of an exit, letter `k`.
+    /// A check of an exit. Its ids begin with `k`.
     Check,
-    /// A request to the API, letter `r`.
+    /// A request to the API. Its ids begin with `r`.
     Request,
 }
 

@@ -33,7 +33,7 @@ pub struct Seen {
 /// The meaning of a SOCKS username that this gateway generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Username {
-    /// The ticket number of a dial that chose its circuit.
+    /// A stream of a dial, for a circuit that the gateway chose. The number (the ticket) says which dial it is.
     Ticket(u64),
     /// A stream to an onion service. tor chooses the circuit. Streams with different usernames do not share circuits.
     Onion(Isolation),

@@ -65,7 +65,8 @@ pub(super) struct DialedStream {
     /// The changes that a request needs because the stream ends at a proxy that forwards plain HTTP. `None` for a
     /// tunnel.
     pub(super) forwarder: Option<Box<Forwarder>>,
-    /// How long the exit and the target took. `None` if this is the time of the whole dial.
+    /// How long the exit and the target took. `None` if only the time of the whole dial is
+    /// known.
     pub(super) took: Option<Duration>,
 }
 

@@ -4,7 +4,8 @@
 //! two spellings of one country would make two pins.
 
 /// For each country: its name without spaces, its ISO 3166-1 alpha-3 code, and its alpha-2 code. The list has only
-/// countries with more than a few Tor exits or public proxies. For other countries only the hint is missing.
+/// countries with more than a few Tor exits or public proxies. For any other country, an error suggests no
+/// code.
 const NAMES: [(&str, &str, &str); 84] = [
     ("afghanistan", "afg", "af"),
     ("albania", "alb", "al"),

@@ -20,7 +20,8 @@ const FILE: &str = "guards.json";
 /// The name of the file with the state of the guards before the last change.
 const BEFORE: &str = "guards.json.before";
 
-/// What limits the choice of a guard, besides the guards of other engines.
+/// The rules that a guard must meet: those of paths, and the addresses that this machine may connect to. A guard of
+/// another engine is not chosen either.
 pub(super) struct GuardLimits<'a> {
     pub(super) rules: Rules,
     pub(super) reachable: &'a Reachable,

@@ -96,7 +96,7 @@ impl Recommendation {
         }
     }
 
-    /// Returns true if the operator should install another version.
+    /// Returns true if the operator should install another version of tor.
     pub fn needs_update(&self) -> bool {
         matches!(self, Self::Outdated { .. } | Self::LacksRecommended(_) | Self::LacksRequired(_))
     }
