@@ -116,9 +116,8 @@ async fn ask_echoes<D: ExitDialer>(dialer: &D, settings: &Settings, job: &Job) -
     loop {
         let results: Vec<ProbeResult> = probes.iter().map(|probe| probe.result).collect();
         if let Some(conclusion) = verdict::conclude(&results, settings.terms, job.echoes.len()) {
-            let lately = Instant::now().checked_sub(settings.timeout / 2);
-            let first_hop_answers = lately.is_none_or(|since| dialer.first_hop_answered(since));
-            let conclusion = verdict::unless_offline(conclusion, first_hop_answers);
+            let online = first_hop_answers(dialer, settings, job, &conclusion, &results).await;
+            let conclusion = verdict::unless_offline(conclusion, online);
             tracing::debug!(?conclusion, probes = probes.len(), "the echo probes have ended");
             return EchoRound { conclusion, probes };
         }
@@ -128,6 +127,28 @@ async fn ask_echoes<D: ExitDialer>(dialer: &D, settings: &Settings, job: &Job) -
         }
         probes.extend(join_all(next.into_iter().map(|echo| ask_echo(dialer, settings, job, echo)).collect()).await);
     }
+}
+
+/// Returns true if the first relay of the circuits answers. If nothing arrived from it lately, one more stream is opened
+/// through the exit: while the gateway is idle, an exit whose streams are silent is the only thing that can answer, and
+/// without this test such an exit would never be bad.
+async fn first_hop_answers<D: ExitDialer>(
+    dialer: &D,
+    settings: &Settings,
+    job: &Job,
+    conclusion: &Conclusion,
+    results: &[ProbeResult],
+) -> bool {
+    let now = Instant::now();
+    if now.checked_sub(settings.timeout / 2).is_none_or(|since| dialer.first_hop_answered(since)) {
+        return true;
+    }
+    if verdict::unless_offline(conclusion.clone(), false) == *conclusion {
+        return false; // the answer changes nothing
+    }
+    let Some(failed) = results.iter().find(|result| result.outcome.is_err()) else { return false };
+    let opened = dialer.open(&job.exit, &settings.echoes[failed.echo].target, settings.timeout).await;
+    opened.is_ok() || dialer.first_hop_answered(now)
 }
 
 async fn ask_echo<D: ExitDialer>(dialer: &D, settings: &Settings, job: &Job, echo: usize) -> EchoProbe {

@@ -208,7 +208,6 @@ impl Schedule {
         if class == Class::Others as usize {
             self.trickle.take(now);
         }
-        self.queue.change(&id, Scheduled::begin);
         Some(id)
     }
 

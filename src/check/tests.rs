@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Mutex as Lock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -10,6 +11,7 @@ use super::*;
 use crate::config::{Check, CheckTarget};
 use crate::dial::{EngineFault, ExitFault};
 use crate::exit::country::Country;
+use crate::exit::load::DialSpeed;
 use crate::exit::{Exit, Fingerprint, Listing, Source, Verdict};
 use crate::lifecycle::{Lifecycle, Tasks};
 use crate::net::Host;
@@ -36,6 +38,8 @@ enum Does {
     Cans,
     /// The exit changes pages.
     Tampers,
+    /// Streams open, and no byte arrives on them.
+    Silent,
     /// The code of the check panics.
     Panics,
 }
@@ -43,6 +47,8 @@ enum Does {
 struct FakeExits {
     does: Lock<HashMap<ExitId, Does>>,
     asked: Lock<Vec<(ExitId, Host)>>,
+    /// True if the gateway is idle: no answer of a first relay is known.
+    idle: AtomicBool,
     tasks: Tasks,
 }
 
@@ -73,7 +79,7 @@ impl ExitDialer for Arc<FakeExits> {
     }
 
     fn first_hop_answered(&self, _: Instant) -> bool {
-        true
+        !self.idle.load(Ordering::Relaxed)
     }
 }
 
@@ -84,6 +90,9 @@ async fn serve(mut stream: DuplexStream, host: String, does: Does, ip: Ipv4Addr)
         head.push(stream.read_u8().await.unwrap());
     }
     let head = String::from_utf8(head).unwrap();
+    if does == Does::Silent {
+        return std::future::pending().await;
+    }
     let nonce = head.split_once("nonce=").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
     let nonce = if does == Does::Cans { "canned" } else { nonce };
     let ip = if does == Does::Lies && host == "two.test" { Ipv4Addr::new(192, 0, 2, 1) } else { ip };
@@ -126,7 +135,12 @@ impl Setup {
         let check = check();
         let life = Lifecycle::new();
         let does = does.iter().zip(1..).map(|(does, n)| (exit(n), *does)).collect();
-        let exits = Arc::new(FakeExits { does: Lock::new(does), asked: Lock::default(), tasks: life.tasks() });
+        let exits = Arc::new(FakeExits {
+            does: Lock::new(does),
+            asked: Lock::default(),
+            idle: AtomicBool::new(false),
+            tasks: life.tasks(),
+        });
         let words = Words::default();
         let memory = Memory::new(Bounds::default());
         let (state, wishes) = State::new(Snapshot::new(words, Policy::default()), memory, Clock::start(), None);
@@ -231,6 +245,25 @@ async fn a_forced_check_is_in_the_snapshot_when_it_is_answered() {
     let checked = setup.handle.force(exit(1)).await.unwrap();
     assert_eq!((checked.ips, checked.sites), (vec![ip(&exit(1)).into()], vec![("shop".into(), None)]));
     assert!(setup.state.load().catalog.get(&exit(1)).unwrap().usable());
+}
+
+#[tokio::test]
+async fn a_check_that_a_person_orders_is_made_despite_traffic() {
+    let setup = Setup::new(&[Does::Works]);
+    setup.list().await;
+    let good = setup.until(1, Exit::usable).await;
+    let later = setup.state.now().after(Duration::from_secs(1));
+    good.load().succeeded(Duration::from_millis(50), DialSpeed::Kept, later);
+    let checked = tokio::time::timeout(SOON, setup.handle.force(exit(1))).await.expect("no answer").unwrap();
+    assert_eq!(checked.verdict, Verdict::Good);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exit_with_silent_streams_is_bad_although_the_gateway_is_idle() {
+    let setup = Setup::new(&[Does::Silent, Does::Works]);
+    setup.exits.idle.store(true, Ordering::Relaxed);
+    setup.list().await;
+    assert_eq!(setup.handle.force(exit(1)).await.unwrap().verdict, Verdict::Bad, "a stream has opened");
 }
 
 #[tokio::test]

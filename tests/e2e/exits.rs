@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use exitgate_testnet::web::ExitFault;
@@ -12,6 +13,7 @@ use exitgate_testnet::{ExitSpec, Options, Relay, Testbed};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::gateway::{self, Gateway, PATIENCE, run, until};
 
@@ -115,6 +117,28 @@ async fn pass(gateway: &Gateway, body: &str) -> Vec<Value> {
     got.body.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// How many passes are enough for every verdict. The first pass finds out what the true pages are. Each of the two hosts
+/// that condemn an exit, and the site that bans one, needs one more pass, in which half of the exits that passed pass
+/// again (or a minute, which this test does not wait). One more, because passes meet checks that already run.
+const PASSES: usize = 4;
+
+/// Orders passes until all verdicts are as planted. Returns what is known of all exits then.
+async fn settle(gateway: &Gateway, all: usize) -> BTreeMap<String, Value> {
+    for n in 1..=PASSES {
+        pass(gateway, "{}").await; // the gateway itself tests only what somebody wants
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(3) {
+            let known = known(gateway).await;
+            if known.len() == all && differences(&known).is_empty() {
+                eprintln!("all verdicts are as planted after {n} passes");
+                return known;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    panic!("after {PASSES} passes: {:#?}", differences(&known(gateway).await));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn verdicts_are_as_planted_round_after_round() {
     let bed = Testbed::start_with(network()).await.unwrap();
@@ -122,15 +146,7 @@ async fn verdicts_are_as_planted_round_after_round() {
     let gateway = Gateway::launch(&bed, &config(&bed, "1h"));
     gateway.wait_ready().await;
     let all = HONEST + PLANTED.len();
-    let settled = |known: &BTreeMap<String, Value>| known.len() == all && differences(known).is_empty();
-    let tested = |known: &BTreeMap<String, Value>| {
-        known.len() == all && known.values().all(|exit| exit["verdict"] != "untested")
-    };
-    pass(&gateway, "{}").await; // the gateway itself tests only what somebody wants
-    until(|| known(&gateway), tested).await;
-    pass(&gateway, "{}").await; // a ban waits until half of the exits that passed have passed again, or for a minute
-    let first = until(|| known(&gateway), settled).await;
-    assert!(settled(&first), "after the first round: {:#?}", differences(&first));
+    let first = settle(&gateway, all).await;
     assert!(first["liar"]["why"].as_str().unwrap().contains("different addresses"), "{}", first["liar"]);
     assert!(first["breaker"]["why"].as_str().unwrap().contains("certificates"), "{}", first["breaker"]);
     assert!(first["tamperer"]["why"].as_str().unwrap().contains("changes pages"), "{}", first["tamperer"]);
@@ -245,18 +261,27 @@ async fn a_pass_is_watched_and_gone_on_with(bed: &Testbed, testable: usize) {
 async fn twenty_checks_a_second_without_politeness() {
     let bed = Testbed::start_with(network()).await.unwrap();
     plant(&bed).await;
-    let gateway = Gateway::launch(&bed, &config(&bed, "250ms"));
+    let gateway = Arc::new(Gateway::launch(&bed, &config(&bed, "1h")));
     gateway.wait_ready().await;
     let all = HONEST + PLANTED.len();
-    let settled = |known: &BTreeMap<String, Value>| known.len() == all && differences(known).is_empty();
-    until(|| known(&gateway), settled).await;
+    settle(&gateway, all).await;
     let (before, begun) = (checks(&gateway).await, Instant::now());
-    until(|| checks(&gateway), |now| *now >= before + 200).await;
+    // Each pass waits seconds for the slow exit, so the next pass begins before the last one has ended.
+    let mut passes = JoinSet::new();
+    while checks(&gateway).await < before + 200 && begun.elapsed() < PATIENCE {
+        let gateway = gateway.clone();
+        passes.spawn(async move { pass(&gateway, "{}").await.len() });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
     let took = begun.elapsed().as_secs_f64();
     let (done, now) = (checks(&gateway).await - before, known(&gateway).await);
     eprintln!("{done} checks in {took:.1} s: {:.1} a second", done as f64 / took);
     assert_eq!(differences(&now), Vec::<String>::new(), "at full speed");
     assert!(done as f64 / took >= 20.0, "only {done} checks in {took:.1} s");
+    for lines in passes.join_all().await {
+        assert_eq!(lines, all - 2, "all but the two that were condemned");
+    }
+    assert_eq!(differences(&known(&gateway).await), Vec::<String>::new(), "after the last pass");
 }
 
 async fn checks(gateway: &Gateway) -> u64 {
@@ -300,7 +325,12 @@ async fn streams(gateway: &Gateway, exit: &Relay) -> u64 {
     serde_json::from_str::<Value>(&got.body).unwrap()["streams"].as_u64().unwrap_or_default()
 }
 
-/// A verdict reaches a pool that is in use within a second, and what runs through the exit goes on.
+/// How long a member that fails may stay in a pool after its check. The check itself proves nothing, because the echo
+/// servers may be down. So two other exits are checked first: the tester may wait 3 s before these checks begin, and a
+/// check may take 2 s here.
+const REPLACED_WITHIN: Duration = Duration::from_secs(5);
+
+/// A member that fails leaves a pool in use soon after other exits passed, and what runs through the exit goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_member_is_replaced_at_once_while_its_tunnels_go_on() {
     let bed = Testbed::start_with(Options { exits: network().exits[..6].to_vec(), ..network() }).await.unwrap();
@@ -322,11 +352,15 @@ async fn a_bad_member_is_replaced_at_once_while_its_tunnels_go_on() {
     bed.web.plant(bad.outbound, ExitFault::Slow(Duration::from_secs(30)));
     let got = gateway.post(&format!("/exits/{}/check", bad.fingerprint), "").await;
     let checked = Instant::now();
-    assert!(got.body.contains("\"verdict\":\"bad\""), "{}", got.body);
+    let answer: Value = serde_json::from_str(&got.body).unwrap();
+    let told = (answer["verdict"].as_str(), answer["why"].as_str(), answer["exit"]["verdict"].as_str());
+    let want = (Some("untested"), Some("no answer in time"), Some("good"));
+    assert_eq!(told, want, "no other exit has passed since then: {answer}");
     let after = until(|| pool(&gateway), |pool| !pool.contains(&bad.fingerprint)).await;
     let took = checked.elapsed();
-    assert!(took < Duration::from_secs(1), "the pool took {took:?} to hear of it");
-    eprintln!("the pool changed {} ms after the verdict was told", took.as_millis());
+    assert!(took <= REPLACED_WITHIN, "the member stayed {took:?}");
+    eprintln!("the pool changed {} ms after the check was told", took.as_millis());
+    assert_eq!(known(&gateway).await[&bad.name]["verdict"], "bad", "other exits have passed by now");
     assert!(after.len() == 2 && after.intersection(&before).count() == 1, "{before:?} became {after:?}");
     for tunnel in &mut tunnels {
         assert!(echoes(tunnel).await, "a tunnel through the old member broke");

@@ -181,11 +181,8 @@ impl Scheduled {
         self.urgent || self.asked || self.again || !self.works() || now.since(self.confirmed) >= ADDRESS_FOR
     }
 
-    pub(super) fn begin(&mut self) {
-        (self.urgent, self.asked, self.again) = (false, false, false);
-    }
-
     pub(super) fn proven(&mut self, at: Moment, terms: &Terms, random: f64) {
+        (self.urgent, self.asked, self.again) = (false, false, false);
         (self.ended, self.random) = (Some(at), random);
         self.due = self.regular(terms, at);
     }
@@ -199,7 +196,9 @@ impl Scheduled {
         if how == Ended::Good {
             self.confirmed = now;
         }
-        self.again |= again;
+        // The check that has ended was what callers wanted. These marks stay until now because `needs_check` reads them
+        // after the check was taken from the queue.
+        (self.urgent, self.asked, self.again) = (false, false, again);
         self.due = if self.again { now } else { self.regular(terms, now) };
     }
 }

@@ -136,13 +136,14 @@ fn traffic_counts_as_a_check_until_the_address_is_old() {
     assert!(schedule.needs_check(&exit(1), old) && !schedule.needs_check(&exit(1), Moment(old.0 - 1)));
     for ask in [Schedule::force, Schedule::soon] {
         ask(&mut schedule, &exit(1), START);
-        assert!(schedule.needs_check(&exit(1), START), "a person wants a check");
         assert_eq!(schedule.next(START), Some(exit(1)));
+        assert!(schedule.needs_check(&exit(1), START), "a person wants a check");
         schedule.ended(&exit(1), Ended::Good, START, 0.5);
+        assert!(!schedule.needs_check(&exit(1), START), "the check was made");
     }
     schedule.again(&exit(1), START);
-    assert!(schedule.needs_check(&exit(1), START));
     assert_eq!(schedule.next(START), Some(exit(1)));
+    assert!(schedule.needs_check(&exit(1), START), "another exit's check needs it");
     schedule.ended(&exit(1), Ended::Bad, START, 0.5);
     assert!(schedule.needs_check(&exit(1), START) && schedule.needs_check(&exit(9), START));
 }
