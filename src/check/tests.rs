@@ -251,6 +251,7 @@ async fn a_forced_check_is_in_the_snapshot_when_it_is_answered() {
 async fn a_check_that_a_person_orders_is_made_despite_traffic() {
     let setup = Setup::new(&[Does::Works]);
     setup.list().await;
+    setup.handle.force(exit(1)).await.unwrap(); // no check runs after this
     let good = setup.until(1, Exit::usable).await;
     let later = setup.state.now().after(Duration::from_secs(1));
     good.load().succeeded(Duration::from_millis(50), DialSpeed::Kept, later);
