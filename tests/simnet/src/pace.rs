@@ -136,7 +136,8 @@ mod tests {
     fn real_time_changes_nothing_and_a_factor_divides() {
         assert_eq!(Pace(1.0).lines(), "");
         let lines = Pace(30.0).lines();
-        for line in ["gateway.repin_after = \"20000ms\"", "check.every = \"60000ms\"", "tor.circuits_per_second = 30.0"]
+        for line in
+            ["gateway.repin_after = \"360000ms\"", "check.every = \"60000ms\"", "tor.circuits_per_second = 30.0"]
         {
             assert!(lines.contains(line), "{line} in {lines}");
         }
