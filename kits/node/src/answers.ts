@@ -64,6 +64,8 @@ export interface Proxy {
   live: Live;
   examples?: Examples | null;
   urls?: Urls | null;
+  /** While `state` is `warming`: why no exit can serve the route yet. */
+  missing?: string | null;
 }
 
 export interface PoolShown {
@@ -86,6 +88,8 @@ export interface PolicyShown {
   rotate_every?: number | null;
   repin_after: string | number;
   allow: string[];
+  /** Which streams of a client may share circuits: those of the same `key`, `session` or `target`. */
+  isolation: string;
 }
 
 export interface Live {
@@ -137,6 +141,8 @@ export interface NewProxy {
   rotate_every?: string | number | null;
   ttl?: string | number | null;
   count?: number | null;
+  /** Which streams of a client may share circuits. */
+  isolation?: "key" | "session" | "target" | null;
 }
 
 /** Several routes that were created by one request. */

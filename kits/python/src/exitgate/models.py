@@ -117,6 +117,7 @@ class Route(_RouteAlways, total=False):
     expires: str | None
     used: str | None
     urls: Urls | None
+    missing: str | None
 
 
 class RouteOptions(TypedDict, total=False):
@@ -134,6 +135,7 @@ class RouteOptions(TypedDict, total=False):
     exclusive: bool | None
     hops: int | None
     ipv6: bool | None
+    isolation: Literal["key", "session", "target"] | None
     repin_after: str | int | None
     rotate_every: str | int | None
     ttl: str | int | None
