@@ -18,7 +18,7 @@
 //! A circuit is *doomed* when tor will close it soon, which happens after some failures of a target. A doomed circuit is
 //! used only while its replacement is being built.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -13,7 +13,7 @@
 //! (`Fleet::answer_time`), one of these relays hangs, and streams change to other circuits. If the guard itself gave no
 //! answer, this is only one of the signs that `engine/first_hop.rs` needs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,9 +31,13 @@ use crate::tor::path::Link;
 /// from 1, and those of trials (tests of guards) from 1 << 63.
 const TAGS: u64 = 1 << 62;
 
-/// The least time between two nudges (test circuits) over the same link. It is longer than the time that tor waits for
-/// the answer to a stream.
+/// The least time between two nudges (test circuits) over the same link because of streams that wait. It is longer than
+/// the time that tor waits for the answer to a stream.
 const AGAIN: Duration = Duration::from_secs(15);
+
+/// The least time between two nudges over the same link because a relay closed circuits. A nudge that was sent before
+/// the relay closed them is of no use.
+const AGAIN_AFTER_CUT: Duration = Duration::from_secs(3);
 
 /// The largest number of links over which a nudge (test circuit) is built at the same time. Guards count the circuits
 /// of a client, so there is a limit. Further links get their nudges in the next batch.
@@ -67,8 +71,13 @@ struct Silent {
 }
 
 impl Nudges {
-    fn is_due(&self, link: Link, now: Instant) -> bool {
-        self.last.get(&link).is_none_or(|last| now.saturating_duration_since(*last) >= AGAIN)
+    fn is_due(&self, link: Link, again: Duration, now: Instant) -> bool {
+        self.last.get(&link).is_none_or(|last| now.saturating_duration_since(*last) >= again)
+    }
+
+    /// Returns true if no nudge was sent over the link since the time `cut`.
+    fn is_older(&self, link: Link, cut: Instant) -> bool {
+        self.last.get(&link).is_none_or(|last| *last < cut)
     }
 
     fn begin(&mut self, link: Link, now: Instant) -> u64 {
@@ -123,35 +132,39 @@ impl Engine {
     /// sent.
     pub(in crate::tor) fn doubt(self: &Arc<Self>, run: u64, circuit: CircuitId) -> Option<Instant> {
         let link = self.act(|circuits, _| circuits.pool.link(circuit).filter(|_| circuits.run == run))?;
-        self.nudge(link);
+        self.nudge(link, AGAIN);
         self.act(|circuits, _| circuits.nudges.last.get(&link).copied())
     }
 
-    /// Sends nudges (test circuits) over the links of circuits that use these relays. Called after a relay closed some
-    /// of those circuits. Returns false if some links must wait for the next batch.
-    pub(super) fn suspect(self: &Arc<Self>, relays: &HashSet<Fingerprint>) -> bool {
-        let (links, room) = self.act(|circuits, now| {
-            let mut links = circuits.pool.links_over(relays);
-            links.retain(|link| circuits.nudges.is_due(*link, now));
-            (links, circuits.nudges.room())
+    /// Sends nudges (test circuits) over the links of circuits that use a relay of a circuit that was cut: closed by a
+    /// relay. `cut` says when each of these relays was last in such a circuit. Removes the relays over whose links a
+    /// nudge was sent since then. The others must wait, because a nudge was sent a moment earlier, or there are too
+    /// many nudges at the same time.
+    pub(super) fn suspect(self: &Arc<Self>, cut: &mut HashMap<Fingerprint, Instant>) {
+        cut.retain(|relay, at| {
+            let (links, room) = self.act(|circuits, _| {
+                let mut links = circuits.pool.links_over(*relay);
+                links.retain(|link| circuits.nudges.is_older(*link, *at));
+                (links, circuits.nudges.room())
+            });
+            let sent = links.iter().take(room).filter(|link| self.nudge(**link, AGAIN_AFTER_CUT)).count();
+            sent < links.len()
         });
-        let sent = links.iter().take(room).all(|link| self.nudge(*link));
-        sent && links.len() <= room
     }
 
-    /// Builds a test circuit over a link. Returns false if the limit on the rate of builds does not allow it.
-    fn nudge(self: &Arc<Self>, link: Link) -> bool {
+    /// Builds a test circuit over a link. Returns false if it must wait: the last one over this link was sent less than
+    /// `again` ago, or the limit on the rate of builds does not allow it.
+    fn nudge(self: &Arc<Self>, link: Link, again: Duration) -> bool {
         let Some(live) = self.live() else { return true };
-        let tag = self.act(|circuits, now| match circuits.nudges.is_due(link, now) {
-            true if circuits.pool.may_build(now) => Ok(Some(circuits.nudges.begin(link, now))),
-            true => Err(()),
-            false => Ok(None), // a nudge over this link was sent a moment ago
+        let tag = self.act(|circuits, now| {
+            let may = circuits.nudges.is_due(link, again, now) && circuits.pool.may_build(now);
+            may.then(|| circuits.nudges.begin(link, now))
         });
-        if let Ok(Some(tag)) = tag {
+        if let Some(tag) = tag {
             tracing::debug!(engine = self.id.0, over = %link[1], "nudge");
             drop(live.control.extend_circuit(&link, tag)); // if the connection is closed, the session ends too
         }
-        tag.is_ok()
+        tag.is_some()
     }
 
     /// Handles tor's answer to the command that built a nudge (test circuit). Returns false if the tag does not belong
@@ -230,13 +243,24 @@ mod tests {
     #[test]
     fn a_link_is_asked_once_in_a_while() {
         let (mut nudges, start) = (Nudges::default(), Instant::now());
-        assert!(nudges.is_due(link(1), start));
+        assert!(nudges.is_due(link(1), AGAIN, start));
         let tag = nudges.begin(link(1), start);
-        assert!(tag & TAGS != 0 && !nudges.is_due(link(1), start) && nudges.is_due(link(2), start));
+        assert!(tag & TAGS != 0 && !nudges.is_due(link(1), AGAIN, start) && nudges.is_due(link(2), AGAIN, start));
         nudges.answered(tag, Some(CircuitId(5)));
         nudges.running.remove(&CircuitId(5));
         assert_eq!(nudges.silent(AGAIN, start + AGAIN), []);
-        assert!(nudges.is_due(link(1), start + AGAIN));
+        assert!(nudges.is_due(link(1), AGAIN, start + AGAIN));
+    }
+
+    #[test]
+    fn a_nudge_that_was_sent_before_a_cut_does_not_count() {
+        let (mut nudges, start) = (Nudges::default(), Instant::now());
+        assert!(nudges.is_older(link(1), start));
+        nudges.begin(link(1), start);
+        assert!(!nudges.is_older(link(1), start) && nudges.is_older(link(1), start + Duration::from_millis(1)));
+        assert!(!nudges.is_due(link(1), AGAIN_AFTER_CUT, start));
+        assert!(nudges.is_due(link(1), AGAIN_AFTER_CUT, start + AGAIN_AFTER_CUT));
+        assert!(!nudges.is_due(link(1), AGAIN, start + AGAIN_AFTER_CUT));
     }
 
     #[test]

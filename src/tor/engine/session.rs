@@ -4,7 +4,7 @@
 //! After that the run is *live*. Events then change the state of circuits and streams. A tick each second handles slow
 //! builds and old circuits. Once a minute the loop checks the guard, the directory and the control connection.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -95,8 +95,9 @@ struct Session<'a> {
     /// The time when the directory of relays must be read again. `None` if no read is due.
     directory_due: Option<Instant>,
     guard_due: Instant,
-    /// The relays, without the guards, of circuits that were closed by a relay since the last tick.
-    cut: HashSet<Fingerprint>,
+    /// The relays, without the guards, of circuits that were closed by a relay, and when each was last in such a
+    /// circuit. A relay is removed when this was looked into (`engine/nudge.rs`).
+    cut: HashMap<Fingerprint, Instant>,
     /// The circuits that did not belong to the pool at the last check. A circuit that does not belong to it at the next
     /// check either is closed.
     strays: HashSet<CircuitId>,
@@ -126,7 +127,7 @@ pub(super) async fn run(engine: &Arc<Engine>, ports: Ports<'_>) -> String {
         directory: engine.fleet.directory.subscribe(),
         directory_due: None,
         guard_due: Instant::now(),
-        cut: HashSet::new(),
+        cut: HashMap::new(),
         strays: HashSet::new(),
     };
     match session.bootstrap(&mut events).await {
@@ -297,7 +298,7 @@ impl Session<'_> {
         let planned = self.engine.act(|circuits, now| {
             let planned = circuits.finish(circ.id, (circ.status, circ.reason, circ.remote_reason));
             if planned.is_none() && circ.reason == Some(CircReason::Destroyed) {
-                self.cut.extend(circ.path.iter().skip(1));
+                self.cut.extend(circ.path.iter().skip(1).map(|relay| (*relay, now)));
             }
             let hops = planned.as_ref().map_or(0, |path| path.hops().len()); // unused if this is no build
             circuits.pool.gone(circ.id, LeaseFault::of_build(reached, hops, full), now);
@@ -323,9 +324,7 @@ impl Session<'_> {
     async fn tick(&mut self) {
         self.look_for_sleep();
         self.engine.act(|circuits, now| circuits.pool.tick(now));
-        if !self.cut.is_empty() && self.engine.suspect(&self.cut) {
-            self.cut.clear();
-        }
+        self.engine.suspect(&mut self.cut);
         for (source, sent) in self.engine.end_silent() {
             self.miss(source, sent);
         }

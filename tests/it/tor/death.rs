@@ -45,6 +45,7 @@ fn guard_of(bed: &Testbed, rig: &Rig, engine: usize) -> String {
 
 on_both!(
     an_exit_that_dies_is_blamed_at_once_and_no_other_suffers,
+    an_exit_that_dies_is_found_out_even_a_moment_after_a_nudge,
     a_guard_that_is_killed_is_replaced_while_the_other_engine_serves,
     a_guard_that_hangs_is_found_out_by_the_first_who_waits,
     fifty_streams_and_an_engine_that_is_killed
@@ -84,6 +85,22 @@ async fn an_exit_that_dies_is_blamed_at_once_and_no_other_suffers(backend: Backe
     assert!(asked.elapsed() < KNOWN, "{:?}", asked.elapsed());
     assert!(other.lives().await);
     all_succeed(&rig, us2, 2000..2010).await;
+    rig.stop().await;
+}
+
+async fn an_exit_that_dies_is_found_out_even_a_moment_after_a_nudge(backend: Backend) {
+    let bed = bed(backend).await;
+    let rig = Rig::start(&bed).await;
+    let us1 = bed.network.relay("us1");
+    let mut streams = held(&rig, us1, 16).await;
+    // A name that the name server never answers for makes a nudge over each of the circuits, before the exit dies. How
+    // these requests end does not matter.
+    let unanswered = (0..16).map(|isolation| rig.dial(way(us1, 1000 + isolation), "silent.test"));
+    drop(timeout(Duration::from_secs(3), all(unanswered)).await);
+
+    let killed = Instant::now();
+    bed.network.kill("us1").await.unwrap();
+    all_end(streams.iter_mut().map(|(echo, _)| echo), killed + KNOWN).await;
     rig.stop().await;
 }
 

@@ -117,10 +117,11 @@ impl Pool {
         self.circuits.get(&id)?.path.first_chunk().copied()
     }
 
-    /// Returns the first two relays of every circuit that contains one of `relays` after its guard. Each pair of relays
-    /// is returned only once.
-    pub fn links_over(&self, relays: &HashSet<Fingerprint>) -> Vec<Link> {
-        let over = self.circuits.values().filter(|c| !c.hung && c.path.iter().skip(1).any(|r| relays.contains(r)));
+    /// Returns the first two relays of every circuit that contains `relay` after its guard. Each pair of relays is
+    /// returned only once.
+    pub fn links_over(&self, relay: Fingerprint) -> Vec<Link> {
+        let over =
+            self.circuits.values().filter(|circuit| !circuit.hung && circuit.path.iter().skip(1).any(|r| *r == relay));
         let links: BTreeSet<Link> = over.filter_map(|circuit| circuit.path.first_chunk().copied()).collect();
         links.into_iter().collect()
     }

@@ -329,9 +329,9 @@ fn what_goes_over_a_link_that_is_silent_is_lent_to_nobody() {
     for (id, path) in ids.iter().zip(paths) {
         assert!(bed.pool.built(*id, path.map(relay).into(), bed.now));
     }
-    let over = |relays: &[u8]| bed.pool.links_over(&relays.iter().map(|n| relay(*n)).collect());
-    assert_eq!(over(&[8]), [[relay(1), relay(2)], [relay(1), relay(3)], [relay(1), relay(8)]]);
-    assert_eq!((over(&[1]), over(&[4])), (vec![], vec![]), "the guard is everybody's");
+    let over = |n: u8| bed.pool.links_over(relay(n));
+    assert_eq!(over(8), [[relay(1), relay(2)], [relay(1), relay(3)], [relay(1), relay(8)]]);
+    assert_eq!((over(1), over(4)), (vec![], vec![]), "the guard is everybody's");
     assert_eq!(bed.pool.link(ids[3]), Some([relay(1), relay(8)]));
 
     let used = bed.lend(1, 7).unwrap();
