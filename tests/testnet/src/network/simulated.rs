@@ -49,7 +49,9 @@ impl Network {
         std::fs::write(&list, serde_json::to_vec(&relays)?)?;
         std::fs::write(folder.join("geoip"), layout::geoip(&relays, sandbox))?;
         std::fs::write(folder.join("geoip6"), "# none\n")?;
-        let calm = Settings { relays: Some(list), dns: Some(dns_address(sandbox)), ..Settings::calm() };
+        // The private network of real tor has no limit on a client's circuits either. Its tests say the rate themselves.
+        let params = [("DoSCircuitCreationEnabled".to_owned(), 0)].into();
+        let calm = Settings { relays: Some(list), dns: Some(dns_address(sandbox)), params, ..Settings::calm() };
         std::fs::write(&settings, serde_json::to_vec(&calm)?)?;
         let text = format!("#!/bin/sh\nexec env SIMTOR_WORLD='{}' '{}' \"$@\"\n", socket.display(), simtor.display());
         write_program(&folder.join("tor"), &text)?;
