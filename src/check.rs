@@ -67,14 +67,12 @@ use crate::state::State;
 pub trait ExitDialer: Send + Sync + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send;
 
-    /// Opens a stream to `target` that leaves from `exit`. The exit may take at most `timeout`, counted from the moment
-    /// at which a circuit to the exit is ready. The time that our own engines need for the circuit is not counted, and
-    /// each implementation limits that time itself.
+    /// Opens a stream to `target` that leaves from `exit`.
     fn open(
         &self,
         exit: &ExitId,
         target: &Target,
-        timeout: Duration,
+        wait: Wait,
     ) -> impl Future<Output = Result<OpenedStream<Self::Stream>, DialError>> + Send;
 
     /// Returns true if anything between this machine and the exits has answered after the time `since`. While nothing
@@ -92,6 +90,16 @@ pub trait ExitDialer: Send + Sync + 'static {
     fn changes(&self) -> Option<watch::Receiver<u64>> {
         None
     }
+}
+
+/// How long a check waits for a stream, and who waits for the check.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    /// The longest time that the exit may take, counted from the moment at which a circuit to the exit is ready. The
+    /// time that our own engines need for the circuit is not counted, and each [`ExitDialer`] limits that time itself.
+    pub timeout: Duration,
+    /// True if a client waits for the result of the check. Its circuit is then built before those of other checks.
+    pub awaited: bool,
 }
 
 /// A stream to a target through an exit, and how long the opening of this stream took.

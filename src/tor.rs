@@ -144,6 +144,12 @@ impl Tor {
         self.fleet.changes.subscribe()
     }
 
+    /// Returns true if at least one engine is usable and its guard is not known to be silent. Otherwise a request for a
+    /// circuit is certain to fail.
+    pub fn is_up(&self) -> bool {
+        self.engines.iter().any(|engine| engine.state().borrow().usable() && !engine.is_silent())
+    }
+
     /// Returns true while the guard (the first relay of all circuits) of at least one engine answers. While no guard
     /// answers, a failed connection says nothing about an exit.
     pub fn first_hop_proven(&self) -> bool {

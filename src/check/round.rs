@@ -18,7 +18,7 @@ use super::probe::{self, Answer, Page};
 use super::site::{self, SiteFailure};
 use super::tamper_check::{Digest, digest};
 use super::verdict::{self, Conclusion, EchoReply, ProbeResult};
-use super::{CheckedSite, ExitDialer, Settings, echo};
+use super::{CheckedSite, ExitDialer, Settings, Wait, echo};
 use crate::exit::ExitId;
 use crate::store::Timings;
 
@@ -30,6 +30,8 @@ const ATTEMPTS: u32 = 2;
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) exit: ExitId,
+    /// True if a client waits for the result, because the exit was never found good.
+    pub(super) awaited: bool,
     /// The echo servers that work, in the order in which to use them.
     pub(super) echoes: Vec<usize>,
     /// For each echo server in the settings: true if the server is known to repeat the nonce of a request.
@@ -39,6 +41,12 @@ pub(super) struct Job {
     pub(super) sites: Vec<usize>,
     /// Pages that callers want to request through this exit once.
     pub(super) extra: Vec<Arc<CheckedSite>>,
+}
+
+impl Job {
+    fn wait(&self, settings: &Settings) -> Wait {
+        Wait { timeout: settings.timeout, awaited: self.awaited }
+    }
 }
 
 /// The result of fetching a canary through an exit.
@@ -96,16 +104,16 @@ pub(super) async fn run<D: ExitDialer>(dialer: &D, settings: &Settings, job: &Jo
         // The pages are requested one after another, because no live request waits for them and an exit may limit its
         // streams.
         for (canary, truth) in &job.canaries {
-            if let Some(seen) = fetch_canary(dialer, settings, &job.exit, *canary, *truth).await {
+            if let Some(seen) = fetch_canary(dialer, settings, job, *canary, *truth).await {
                 found(Finding::Tamper(seen));
             }
         }
         for site in &job.sites {
-            let round = ask_site(dialer, settings, &job.exit, &settings.sites[*site]).await;
+            let round = ask_site(dialer, settings, job, &settings.sites[*site]).await;
             found(Finding::Site(*site, round));
         }
         for extra in &job.extra {
-            let round = ask_site(dialer, settings, &job.exit, extra).await;
+            let round = ask_site(dialer, settings, job, extra).await;
             found(Finding::Extra(extra.name.clone(), round));
         }
     }
@@ -147,7 +155,7 @@ async fn first_hop_answers<D: ExitDialer>(
         return false; // the answer changes nothing
     }
     let Some(failed) = results.iter().find(|result| result.outcome.is_err()) else { return false };
-    let opened = dialer.open(&job.exit, &settings.echoes[failed.echo].target, settings.timeout).await;
+    let opened = dialer.open(&job.exit, &settings.echoes[failed.echo].target, job.wait(settings)).await;
     opened.is_ok() || dialer.first_hop_answered(now)
 }
 
@@ -155,7 +163,7 @@ async fn ask_echo<D: ExitDialer>(dialer: &D, settings: &Settings, job: &Job, ech
     let nonce = format!("{:016x}", rand::random::<u64>());
     let page = settings.echoes[echo].with_nonce(&nonce);
     let mut timings = Timings::default();
-    let answer = probe(dialer, settings, &job.exit, &page, &mut timings).await;
+    let answer = probe(dialer, settings, job, &page, &mut timings).await;
     let read = answer.and_then(|answer| read_echo(&answer, &nonce));
     let repeated = match read {
         Ok((_, repeated)) => Some(repeated),
@@ -190,13 +198,13 @@ pub(super) fn read_echo(answer: &Answer, nonce: &str) -> Result<(IpAddr, bool), 
 async fn fetch_canary<D: ExitDialer>(
     dialer: &D,
     settings: &Settings,
-    exit: &ExitId,
+    job: &Job,
     canary: usize,
     truth: Option<Digest>,
 ) -> Option<TamperRound> {
     let mut seen = None;
     for _ in 0..ATTEMPTS {
-        let answer = probe(dialer, settings, exit, &settings.canaries[canary], &mut Timings::default()).await.ok()?;
+        let answer = probe(dialer, settings, job, &settings.canaries[canary], &mut Timings::default()).await.ok()?;
         let digest = digest(&answer)?;
         let changed = truth.is_some_and(|truth| truth != digest);
         seen = Some(TamperRound { canary, digest, changed });
@@ -207,11 +215,11 @@ async fn fetch_canary<D: ExitDialer>(
     seen
 }
 
-async fn ask_site<D: ExitDialer>(dialer: &D, settings: &Settings, exit: &ExitId, checked: &CheckedSite) -> SiteRound {
+async fn ask_site<D: ExitDialer>(dialer: &D, settings: &Settings, job: &Job, checked: &CheckedSite) -> SiteRound {
     let mut round = SiteRound { result: None, status: None, timings: Timings::default() };
     for _ in 0..ATTEMPTS {
         round.timings = Timings::default();
-        let answer = probe(dialer, settings, exit, &checked.page, &mut round.timings).await;
+        let answer = probe(dialer, settings, job, &checked.page, &mut round.timings).await;
         round.status = answer.as_ref().ok().map(|answer| answer.status);
         let took = took(&round.timings);
         let result = answer.map_err(SiteFailure::Fault).and_then(|answer| site::expect(&checked.target, &answer, took));
@@ -234,12 +242,12 @@ fn took(timings: &Timings) -> Duration {
 async fn probe<D: ExitDialer>(
     dialer: &D,
     settings: &Settings,
-    exit: &ExitId,
+    job: &Job,
     page: &Page,
     timings: &mut Timings,
 ) -> Result<Answer, Fault> {
     let begun = Instant::now();
-    let opened = dialer.open(exit, &page.target, settings.timeout).await;
+    let opened = dialer.open(&job.exit, &page.target, job.wait(settings)).await;
     let opened =
         opened.inspect_err(|error| tracing::debug!(host = %page.target.host, %error, "a probe got no stream"))?;
     (timings.circuit, timings.connect) = (opened.circuit, Some(opened.connect));

@@ -225,6 +225,11 @@ impl Schedule {
         self.queue.get(id).is_none_or(|entry| entry.needs_check(now))
     }
 
+    /// Returns true if a client waits for the first check of this exit, which [`Self::next`] returned.
+    pub fn is_awaited(&self, id: &ExitId) -> bool {
+        self.queue.get(id).is_some_and(|entry| entry.urgent && !entry.works())
+    }
+
     /// Returns the time at which [`Self::next`] will return an exit. `None` if a running check must end first.
     pub fn wake(&self) -> Option<Moment> {
         self.queue.wake(&self.gates())

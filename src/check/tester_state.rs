@@ -139,7 +139,8 @@ impl TesterState {
         let chosen = if all { canaries } else { canaries.choose(rng).copied().into_iter().collect() };
         let canaries = chosen.into_iter().map(|canary| (canary, self.evaluator.truth(canary))).collect();
         let extra = self.results.extra(exit.id());
-        Job { exit: exit.id().clone(), echoes, repeats: self.evaluator.repeats(), canaries, sites, extra }
+        let awaited = self.schedule.is_awaited(exit.id());
+        Job { exit: exit.id().clone(), awaited, echoes, repeats: self.evaluator.repeats(), canaries, sites, extra }
     }
 
     /// Returns the time at which clients' streams through this exit showed all that a check would show now. `None` if a

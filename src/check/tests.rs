@@ -64,7 +64,7 @@ fn ip(exit: &ExitId) -> Ipv4Addr {
 impl ExitDialer for Arc<FakeExits> {
     type Stream = DuplexStream;
 
-    async fn open(&self, exit: &ExitId, target: &Target, _: Duration) -> Result<OpenedStream<DuplexStream>, DialError> {
+    async fn open(&self, exit: &ExitId, target: &Target, _: Wait) -> Result<OpenedStream<DuplexStream>, DialError> {
         let does = self.does.lock().unwrap()[exit];
         self.asked.lock().unwrap().push((exit.clone(), target.host.clone()));
         match does {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{ExitDialer, OpenedStream};
+use super::{ExitDialer, OpenedStream, Wait};
 use crate::dial::tor::{Options, Way, dial};
 use crate::dial::{DialError, EngineFault, ExitFault, Stream};
 use crate::exit::ExitId;
@@ -33,16 +33,18 @@ impl ExitDialer for TorExitDialer {
     type Stream = Stream;
 
     fn is_up(&self) -> bool {
-        self.0.status().iter().any(|engine| engine.state.usable())
+        self.0.is_up()
     }
 
     fn changes(&self) -> Option<watch::Receiver<u64>> {
         Some(self.0.changes())
     }
 
-    async fn open(&self, exit: &ExitId, target: &Target, timeout: Duration) -> Result<OpenedStream<Stream>, DialError> {
+    async fn open(&self, exit: &ExitId, target: &Target, wait: Wait) -> Result<OpenedStream<Stream>, DialError> {
         let ExitId::Tor(relay) = exit else { return Err(ExitFault::Unknown.into()) };
-        let way = Way { exit: *relay, hops: HOPS, isolation: CHECKS, class: BuildClass::Check, own: None };
+        // A client that waits for this check waits for its circuit too.
+        let class = if wait.awaited { BuildClass::Live } else { BuildClass::Check };
+        let way = Way { exit: *relay, hops: HOPS, isolation: CHECKS, class, own: None };
         let begun = Instant::now();
         // The wait for the circuit is measured separately, because a queue in our engines must not look like a slow
         // exit. The lease of the circuit is held until the stream has a lease of its own, because an unused circuit may
@@ -53,7 +55,7 @@ impl ExitDialer for TorExitDialer {
             other => DialError::from(other),
         })?;
         let circuit = begun.elapsed();
-        let (stream, facts) = dial(&self.0, way, target, Options::default(), Instant::now() + timeout).await?;
+        let (stream, facts) = dial(&self.0, way, target, Options::default(), Instant::now() + wait.timeout).await?;
         drop(lease);
         Ok(OpenedStream { stream, circuit: Some(circuit), connect: facts.timings.connect() })
     }

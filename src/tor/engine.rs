@@ -262,7 +262,9 @@ impl Engine {
     }
 
     fn set_silent(&self, silent: bool) {
-        self.silent.store(silent, Ordering::Relaxed);
+        if self.silent.swap(silent, Ordering::Relaxed) != silent {
+            self.fleet.changed();
+        }
     }
 
     /// Returns a watch channel with the state of the engine.

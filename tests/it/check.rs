@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use exitgate::check::{CheckBatch, Checked, ExitDialer, Geo, Handle, OpenedStream, Settings, Tester};
+use exitgate::check::{CheckBatch, Checked, ExitDialer, Geo, Handle, OpenedStream, Settings, Tester, Wait};
 use exitgate::config;
 use exitgate::dial::{DialError, ExitFault};
 use exitgate::exit::country::Country;
@@ -44,10 +44,10 @@ struct ByProxy {
 impl ExitDialer for ByProxy {
     type Stream = TcpStream;
 
-    async fn open(&self, exit: &ExitId, target: &Target, span: Duration) -> Result<OpenedStream<TcpStream>, DialError> {
+    async fn open(&self, exit: &ExitId, target: &Target, wait: Wait) -> Result<OpenedStream<TcpStream>, DialError> {
         let proxy = &self.exits[exit];
         let (address, host, begun) = (SocketAddr::V4(proxy.address), target.host.to_string(), Instant::now());
-        let opened = timeout(span, async {
+        let opened = timeout(wait.timeout, async {
             match proxy.protocol {
                 Protocol::Http => fetch::connect(address, &host, target.port).await,
                 Protocol::Socks4 => fetch::socks4(address, &host, target.port).await,

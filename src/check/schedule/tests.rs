@@ -126,6 +126,19 @@ fn without_uplink_one_check_runs_at_a_time() {
 }
 
 #[test]
+fn a_client_waits_only_for_an_exit_that_was_never_good() {
+    let mut schedule = schedule(TERMS, &[(1, good(2000)), (2, NEW), (3, NEW)]);
+    for id in [1, 2] {
+        schedule.urgent(&exit(id), START);
+    }
+    assert_eq!(order(&mut schedule, START).len(), 3);
+    let awaited = [1, 2, 3, 9].map(|id| schedule.is_awaited(&exit(id)));
+    assert_eq!(awaited, [false, true, false, false]);
+    schedule.ended(&exit(2), Ended::Good, START, 0.5);
+    assert!(!schedule.is_awaited(&exit(2)), "the client has its answer");
+}
+
+#[test]
 fn traffic_counts_as_a_check_until_the_address_is_old() {
     let mut schedule = schedule(TERMS, &[(1, good(2000))]);
     assert_eq!(schedule.next(START), Some(exit(1)));
