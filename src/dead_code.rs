@@ -1,11 +1,12 @@
 //! Finds code that nothing calls.
 //!
-//! In `src/lib.rs` every room is public, for tests, benches and fuzz targets, so the compiler takes every `pub` item for
-//! used. Here the same files are the private rooms of a program with one entry, and the compiler warns of the rest:
-//! `cargo clippy --example dead_code --features dead-code`, which `make test` runs.
+//! In `src/lib.rs` every room (top-level module) is public, because tests, benches and fuzz targets use the rooms. So
+//! the compiler never reports an unused `pub` item there. This file is a program that has the same rooms as private
+//! modules. When clippy checks this program, it reports every item that `main` does not need. `make test` runs
+//! `cargo clippy --example dead_code --features dead-code`.
 //!
-//! What only tests call stays under `#[cfg(test)]`; what benches or integration tests need and the gateway does not is
-//! marked where it stands, with `#[allow(dead_code, reason = "…")]` for this build alone:
+//! Code that only unit tests call must be under `#[cfg(test)]`. Code that only benches or integration tests call gets
+//! an attribute that allows it in this build alone:
 //! `#[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]`.
 
 mod admin;

@@ -87,9 +87,9 @@ pub enum Rank {
     /// A new route may use the exit for its first connection.
     #[default]
     Fresh,
-    /// The exit is the first choice of a route that was used lately.
+    /// The exit is the first choice of a route that was used in the last ten minutes.
     First,
-    /// The exit carried something lately.
+    /// A connection used the exit, or its pin, in the last ten minutes.
     Used,
 }
 

@@ -56,7 +56,8 @@ impl Api {
         Self::new(config, env::var("EXITGATE_URL").ok(), env::var("EXITGATE_TOKEN").ok().map(Secret::new), roots)
     }
 
-    /// `url` and `token` are the values of `EXITGATE_URL` and `EXITGATE_TOKEN`, or `None` if the variable is not set.
+    /// Does the work of [`Self::from_env`]. `url` and `token` are the values of the environment variables
+    /// `EXITGATE_URL` and `EXITGATE_TOKEN`, or `None` if the variable is not set.
     fn new(
         config: &Config,
         url: Option<String>,

@@ -92,7 +92,8 @@ impl Remote {
         }
     }
 
-    /// If `EXITGATE_URL` is set, the configuration of this machine is not used, so its faults do not matter.
+    /// Loads the configuration. If the configuration has faults, returns the defaults if `EXITGATE_URL` is set, because
+    /// the address of the API then does not come from the configuration. Otherwise prints the faults.
     fn config(&self) -> Result<Config, ExitStatus> {
         match load(self.file.clone()) {
             Ok(loaded) => Ok(loaded.config),

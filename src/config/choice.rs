@@ -43,15 +43,15 @@ pub enum Engine {
     Own,
 }
 
-/// How far the streams of one client are kept apart.
+/// Which streams of one client may share circuits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Isolation {
     /// All streams of a key to one exit may share circuits.
     Key,
-    /// Each session has circuits of its own.
+    /// Streams share circuits only if they belong to the same session.
     Session,
-    /// Each session has circuits of its own to each target host.
+    /// Streams share circuits only if they belong to the same session and go to the same target host.
     Target,
 }
 

@@ -81,7 +81,7 @@ impl fmt::Display for Changes {
 }
 
 impl Config {
-    /// Takes all values from `new` that need no restart.
+    /// Replaces all values that need no restart by the values of `new`.
     pub fn take_live(&mut self, new: Self) {
         let waits = |(key, _): &(&String, &String)| needs_restart(key);
         let kept = self.flat.0.iter().filter(waits).chain(new.flat.0.iter().filter(|entry| !waits(entry)));

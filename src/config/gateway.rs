@@ -59,7 +59,7 @@ pub struct Gateway {
     pub session_ttl: Duration,
     /// The longest `ttl` that a username may contain.
     pub max_session_ttl: Duration,
-    /// How far the streams of one client are kept apart, unless a route or username says something else.
+    /// Which streams of one client may share circuits, unless the route or the username sets something else.
     pub isolation: Isolation,
     /// The largest number of sessions.
     pub max_sessions: NonZeroU32,

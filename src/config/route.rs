@@ -42,7 +42,7 @@ pub struct Route {
     /// True if no other pin may use the IP address of this route's pin.
     pub exclusive: bool,
     pub engine: Engine,
-    /// How far the streams of one client are kept apart.
+    /// Which streams of one client may share circuits.
     pub isolation: Isolation,
     /// How long an exit is used before it is replaced by another one. `None`: no exit is replaced because of its age.
     pub rotate_every: Option<Duration>,

@@ -57,7 +57,8 @@ use crate::route::{self, Plan, Why, decide};
 use crate::state::State;
 use crate::tor::Tor;
 
-/// How long a waiting request waits before it requests the tests of its exits again. Not tuned: a check takes longer.
+/// The time after which a waiting request requests the tests of its exits again. Not tuned: one test of an exit takes
+/// longer than this.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The time limits of outbound streams.

@@ -123,12 +123,12 @@ impl Script {
         Self { rate: Some(Arc::new(rate)), ..self }
     }
 
-    /// Sets through how many exits a request may be sent.
+    /// Sets the number of exits through which one request may be sent.
     pub fn with_attempts(self, attempts: usize) -> Self {
         Self { attempts, ..self }
     }
 
-    /// Makes every stream one of a session, which keeps its exit.
+    /// Makes every stream belong to a session. A request of a session is sent again only through the same exit.
     pub fn with_a_session(self) -> Self {
         Self { keeps_exit: true, ..self }
     }

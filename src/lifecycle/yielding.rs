@@ -7,9 +7,10 @@
 //! for a core, whatever the priority. So a background thread calls `sched_yield` itself, ten thousand times a second:
 //! between two polls of a task, and inside longer loops.
 //!
-//! A yield may take long, because some kernels take the rest of the time slice from the thread, about thirty times the
-//! time that the thread has run. So after a long wait the thread runs longer before the next yield. On a busy core the
-//! thread then gets about a tenth of the time, which is about the share that its priority would give.
+//! A yield may take long, because on some kernels a thread that yields loses the rest of its time slice. The yield then
+//! takes about thirty times as long as the thread has run before. So after a long yield the thread runs longer before
+//! the next yield. On a busy core the thread then gets about a tenth of the time, which is about the share that its
+//! priority would give.
 //!
 //! Next: [`super::Tasks::background`] starts such threads.
 

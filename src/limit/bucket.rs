@@ -8,8 +8,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The time whose bytes may be used at the same moment after a pause. With one second, a web page loads without delay,
-/// and the rate is still kept over a few seconds. Not tuned.
+/// After a pause, a connection may move without a wait as many bytes as the rate allows in this time. With one second,
+/// a web page loads without delay, and the rate is still kept over a few seconds. Not tuned.
 const BURST: Duration = Duration::from_secs(1);
 
 /// The minimum and the maximum number of bytes that a connection moves between two checks of the bucket. Smaller pieces
@@ -37,7 +37,7 @@ impl Bucket {
     }
 
     /// Returns the maximum number of bytes that a connection may move before the next check of the bucket. This is
-    /// about the number of bytes of a tenth of a second at the rate.
+    /// about the number of bytes that the rate allows in a tenth of a second.
     pub fn chunk(&self) -> usize {
         (self.rate.load(Ordering::Relaxed) / 10).clamp(CHUNK.0, CHUNK.1) as usize
     }

@@ -23,8 +23,8 @@ use crate::net::Host;
 /// hundred bans each take about 30 MB. Beyond the bound, the site whose bans end first loses its bans.
 const SITES: usize = 4096;
 
-/// If fewer exits than this fail a target, the target does not count as faulty, even if no good exit passes. Not tuned:
-/// two exits can fail together by accident.
+/// If fewer exits than this number fail a target, the target does not count as faulty, even if no good exit passes
+/// it. Not tuned: two exits can fail together by accident.
 const EVIDENCE: usize = 3;
 
 /// A site: a registrable domain, or an IP address.

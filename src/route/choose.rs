@@ -62,12 +62,14 @@ pub struct Ask<'a> {
 /// fail.
 const EXITS: usize = 3;
 
-/// The number of exits to draw by capacity if the pool cannot serve. All drawn exits are suitable, so only their load
-/// and ejection are compared. Not tuned: more exits than these would hardly give a better choice.
+/// The number of exits outside the pool that are drawn at random, weighted by capacity, if the pool cannot serve. All
+/// drawn exits are suitable, so only their load and ejection are compared. Not tuned: with more than 8 exits the choice
+/// would hardly be better.
 const FEW: usize = 8;
 
 /// The number of exits to draw if all exits of the first small sample were ejected. If only one exit in twenty is not
-/// ejected, one such draw in seven hundred finds none, and then an ejected exit is tried. Not tuned.
+/// ejected, one draw of 128 exits in seven hundred finds only ejected exits. The connection then tries an ejected exit.
+/// Not tuned.
 const MANY: usize = 128;
 
 /// Chooses the exits for a connection. If the choice makes a new session or pin, the function also stores it.
@@ -186,14 +188,14 @@ impl<'a> Chooser<'a> {
         exit.load().state(self.ask.now) == State::Closed
     }
 
-    /// Returns a few exits of the set `from` for which `pass` returns true, drawn by capacity. If the set has few such
-    /// exits, all of them are returned.
+    /// Returns a few exits of the set `from` for which `pass` returns true. The exits are drawn at random, weighted by
+    /// capacity. If the set has only a few exits, all of them are drawn.
     fn draw<R: Rng + ?Sized>(&self, from: &Bits, rng: &mut R, pass: impl Fn(&Exit) -> bool) -> Vec<&'a Arc<Exit>> {
         self.draw_some(from, FEW, rng, |exit| pass(exit).then_some(exit))
     }
 
-    /// As [`Self::draw`], but the caller gives the size of the first sample, and the result holds what `pass` returns
-    /// for each exit.
+    /// Draws exits of the set `from` as [`Self::draw`] does, and returns the values that `pass` returned for them. An
+    /// exit for which `pass` returned `None` is left out. `few` is the size of the first sample.
     fn draw_some<T, R: Rng + ?Sized>(
         &self,
         from: &Bits,

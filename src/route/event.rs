@@ -23,13 +23,14 @@ pub enum Event {
         /// True if the pin was removed because the table was full. False if the pin expired or its route was deleted.
         evicted: bool,
     },
-    /// An exit tampered with traffic and is never used again.
+    /// An exit tampered with traffic. It is not used until its condemnation ends.
     Condemned {
         exit: ExitId,
         /// How the exit tampered with traffic, in words.
         why: Arc<str>,
     },
-    /// The condemnation of an exit ended, by itself or because a person ended it. A check comes before its next use.
+    /// The condemnation of an exit ended, by itself or because a person ended it. The exit is checked before its next
+    /// use.
     Pardoned { exit: ExitId },
     /// A site refuses an exit.
     Banned {

@@ -122,7 +122,7 @@ impl World {
         self.refresh();
     }
 
-    /// The exit is missing from the directory from now on.
+    /// Removes exit `n` from the directory. From now on the exit counts as not listed.
     pub(super) fn unlist(&mut self, n: u16) {
         let since = Some(self.now);
         self.relist(n, |listing| listing.unlisted = since);

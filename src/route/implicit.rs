@@ -2,9 +2,9 @@
 //!
 //! `us-session-7` needs a pool of US exits that lives longer than one connection, and no API call made such a pool. So
 //! the first use of the username makes an implicit route. The implicit route ends when nobody has used it for
-//! `gateway.implicit_idle`. Only the pool of the route ends. Pins and sessions are stored elsewhere, under the text of
-//! the selector, so pins and sessions keep their exits. The number of implicit routes is bounded, because a client can
-//! write any username.
+//! `gateway.implicit_idle`. Only the pool of the route ends. Pins and sessions keep their exits, because they are in
+//! tables of their own (`route/pin.rs`, `route/session.rs`). The number of implicit routes is bounded, because a client
+//! can write any username.
 //!
 //! After a change of the catalog, the first connection that uses an implicit route brings its pool up to date.
 
@@ -47,8 +47,8 @@ struct State {
 }
 
 impl Implicit {
-    /// The text under which the implicit route is stored: the canonical selector, or `route:selector` if a username
-    /// narrows a named route.
+    /// Returns the key of this implicit route in the table of implicit routes: the canonical selector, or
+    /// `route:selector` if a username narrows a named route.
     pub fn scope(&self) -> &Arc<str> {
         &self.scope
     }
@@ -77,8 +77,8 @@ impl Implicit {
         if state.revision != revision {
             let need =
                 Need { scope: &self.scope, selector: &self.selector, policy: &self.policy, epoch: state.rotations };
-            // The lock of this one route is held here. The work takes a few µs, once for each catalog, and the threads
-            // that wait need the result.
+            // The lock of this one route is held during the refresh. The refresh takes a few µs, once for each edition
+            // of the catalog, and the threads that wait for the lock need its result.
             if let Some(pool) = state.pool.refreshed(&need, view.catalog, view.routes.uses()) {
                 state.pool = Arc::new(pool);
             }

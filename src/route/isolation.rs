@@ -16,7 +16,8 @@ use crate::net::Host;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Isolation(pub u64);
 
-/// How far the streams of one client are kept apart. Each variant keeps apart all that the variants before it do.
+/// Which streams of one client may share circuits. Streams that a variant keeps on separate circuits are on separate
+/// circuits with every later variant too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum IsolateBy {
     /// All streams of one client to one exit may share circuits.
@@ -62,8 +63,9 @@ pub(super) fn isolation(
     session: Option<&SessionId>,
     host: &Host,
 ) -> Isolation {
-    // A key may be used from many machines. Without keys, the address is all that tells two clients apart. tor does the
-    // same (`IsolateSOCKSAuth`, `IsolateClientAddr`).
+    // With a key, the address does not matter, because a client may use its key from many machines. Without keys, two
+    // clients can be told apart only by their addresses. tor has the same two rules (`IsolateSOCKSAuth`,
+    // `IsolateClientAddr`).
     let address = Some(tenant.address).filter(|_| tenant.key.is_empty());
     let within = (by >= IsolateBy::Session).then_some((scope, session));
     let to = (by >= IsolateBy::Target).then_some(host);

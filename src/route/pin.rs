@@ -318,7 +318,8 @@ impl Pins {
         events
     }
 
-    /// As [`Self::ended`], for a pin that was removed on purpose and not evicted.
+    /// Does the same as [`Self::ended`] for a pin that was removed on purpose. The event says that the pin was not
+    /// evicted.
     fn released(&self, holder: Holder, entry: PinEntry, now: Moment) -> Event {
         match self.ended(holder, entry, now) {
             Event::PinEnded { holder, was, .. } => Event::PinEnded { holder, was, evicted: false },

@@ -27,7 +27,7 @@ pub struct Policy {
     /// True if no other pin may have the IP of a pin of this route.
     pub exclusive: bool,
     pub engine: Engine,
-    /// How far the streams of one client are kept apart.
+    /// Which streams of one client may share circuits.
     pub isolation: IsolateBy,
     /// The number of relays in each circuit: 3, or 2 for more speed and no anonymity.
     pub hops: u8,
@@ -61,7 +61,7 @@ pub enum Engine {
     Own,
 }
 
-/// Whether clients need a key at the own port of a route.
+/// Whether clients need a key at a route's own port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Auth {
     #[default]

@@ -247,10 +247,10 @@ impl<'a> Filling<'a> {
         uses * u64::from(self.catalog.mean_capacity()) / capacity.max(1)
     }
 
-    /// Returns a key of a candidate. The candidate with the smallest key is the best. In this order: exits that are
-    /// being exchanged come last, exits that no more pools use than their capacity allows come first, exits that allow
-    /// the ports of the web come first. The rank of weighted rendezvous hashing decides between equal candidates, times
-    /// the latency.
+    /// Returns the sort key of a candidate. The candidate with the smallest key is the best. Four rules are applied in
+    /// this order. Exits that are being exchanged come last. Exits that no more pools use than their capacity allows
+    /// come first. Exits that allow the ports of the web come first. Between candidates that are still equal, the
+    /// product of latency and rank decides (`rank` is the rank of weighted rendezvous hashing).
     fn key(&self, rank: f64, exit: &Exit, fair: u64) -> ((bool, u64, bool), f64) {
         let exchanged = self.old.epoch != self.need.epoch && self.old.has(exit.id());
         let web = exit.allows(443, false) && exit.allows(80, false);

@@ -40,7 +40,7 @@ struct Record {
     suspect: Option<Moment>,
 }
 
-/// The sites that have refused an exit lately, with the latest answers through each exit.
+/// A map from each site that has refused a request to the latest answers that the site gave through each exit.
 #[derive(Clone, Debug, Default)]
 pub struct RefusalDetector(HashMap<Site, HashMap<ExitId, Record>>);
 

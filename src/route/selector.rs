@@ -58,7 +58,7 @@ pub struct Selector {
     /// The number of the autonomous system in which exits must be.
     pub asn: Option<u32>,
     pub source: SourcePick,
-    /// How far the client's streams are kept apart. `None` if the policy of the route decides this.
+    /// Which of the client's streams may share circuits. `None` if the policy of the route decides this.
     pub isolate: Option<IsolateBy>,
 }
 

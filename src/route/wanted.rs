@@ -3,12 +3,13 @@
 //! A guard relay builds about one circuit a second, so a thousand unused routes must not want circuits to eight exits
 //! each. These exits get spare circuits:
 //!
-//! - an exit that carried something lately for a route or pin that was used lately
+//! - an exit that carried a connection lately (in the last ten minutes), if its route or pin was used lately
 //! - the first member of the pool of a route that was used lately, because a client may come back to a route
 //!   whose other exits were not used
 //! - the first member of the pool, or the pin, of a new named route, so the first connection need not wait
 //!
-//! Nothing else does, so a gateway that nobody uses builds no circuits. `tor/spares.rs` bounds the sum.
+//! No other exit gets spare circuits, so a gateway that nobody uses builds no circuits. `tor/spares.rs` limits the
+//! number of all spare circuits together.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -87,7 +88,7 @@ struct Look<'a> {
 /// How the route of a pool is used.
 #[derive(Clone, Copy)]
 struct PoolUse {
-    /// True if the route was used lately.
+    /// True if the route was used within [`LATELY`].
     used: bool,
     /// True if the route is new and named.
     new: bool,

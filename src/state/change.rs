@@ -31,7 +31,7 @@ pub struct ExitUpdate {
 
 /// One change of the state.
 pub enum Change {
-    /// The whole list of one kind of source. Exits that are no longer in the list drain.
+    /// All exits that one kind of source (such as Tor) lists now. Exits of this kind that are no longer listed drain.
     Listed(Source, Vec<Listing>),
     /// Results of checks that were collected for a short time.
     ExitUpdates(Vec<ExitUpdate>),
@@ -227,7 +227,8 @@ fn configure(next: &mut Snapshot, words: Words, defaults: Policy, routes: Vec<Ro
         .collect();
     next.routes = table;
     let text = serde_json::to_string(&ports).unwrap_or_default(); // a map of strings to numbers is always valid JSON
-    // The ports are noted, not committed, because the configuration must also be applied if the file cannot be written.
+    // The ports are a note: nobody waits until they are stored. The reason: the configuration must be applied even if
+    // the database file cannot be written.
     Ok(Effects { note: vec![Write::PutMeta(CONFIG_PORTS, text)], ..Effects::default() })
 }
 

@@ -16,8 +16,8 @@ use crate::route::{Event, Holder, event::Cause};
 /// The time between two comparisons of the statuses. People do not notice a delay of half a second.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// The status of each route, engine or source as text, by its name. A change that no reader needs to know does not
-/// change the text.
+/// A map from the name of each route, engine or source to its status as text. The text contains only what readers of
+/// events need to know.
 type Statuses = BTreeMap<String, String>;
 
 /// Writes events into the journal until the gateway stops.
@@ -46,7 +46,7 @@ pub(in crate::api) async fn watch(wiring: Wiring, tasks: Tasks) {
 
 struct Previous {
     revision: u64,
-    /// Whether any guard of the Tor network answers.
+    /// True if at least one guard of the Tor network answered at the last comparison.
     network: bool,
     routes: Statuses,
     engines: Statuses,

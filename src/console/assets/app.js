@@ -87,14 +87,14 @@ function Readiness() {
   return html`<a class=${`readiness ${kind}`} href="#/sources"><span class="dot" aria-hidden="true" /><span>${words}</span></a>`;
 }
 
-// Shows above every page that the gateway does not answer, because the page below then shows old data.
+// A banner above every page while the gateway does not answer, because the page then shows old data.
 function Outage() {
   useLive();
   if (state.metrics !== "lost") return null;
   return html`<p class="outage" role="alert">The gateway does not answer. The page shows its last data; the console tries again by itself.</p>`;
 }
 
-// Shows above every page that no guard of the Tor network answers, and why nothing is held against exits meanwhile.
+// A banner above every page while no guard of the Tor network answers.
 function NetworkOutage() {
   useLive();
   const { data } = useAsk("/engines", 3000);

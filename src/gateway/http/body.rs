@@ -109,7 +109,7 @@ impl Body {
         matches!(self, Self::Length(0) | Self::Chunked(Chunks { state: State::End, .. }))
     }
 
-    /// Returns true if the body is complete in case the connection ends now.
+    /// Returns true if the body is complete when the connection ends now.
     pub fn may_end_here(&self) -> bool {
         self.is_over() || *self == Self::UntilClose
     }

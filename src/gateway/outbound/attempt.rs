@@ -273,13 +273,14 @@ impl Outbound {
                     ipv6: attempt.wish.policy.ipv6,
                     early,
                     answer: Some(answer),
-                    // Another exit may have a circuit ready. A session or a pin waits for a circuit to its own exit.
+                    // If there is no circuit before this time, another exit is tried, because it may have a circuit
+                    // ready. A session or a pin has no such limit: it waits for a circuit to its own exit.
                     circuit_by: (!keeps_exit(attempt.wish)).then_some(by + self.queue_wait(attempt, exit)),
                     leased: Some(usable),
                 };
                 let way = way(*fingerprint, attempt);
-                // The future is boxed because it is large. Compared with the duration of a dial, the cost of an
-                // allocation is negligible.
+                // The future of the dial is boxed because it is large. A dial takes so long that the cost of the
+                // allocation does not matter.
                 let dial = Box::pin(dial::tor::dial(self.tor()?, way, target, options, attempt.by));
                 dial.await.map(|(stream, facts)| DialedStream { took: Some(facts.timings.connect()), ..stream.into() })
             }
@@ -323,7 +324,8 @@ impl Outbound {
             // Only a dial through Tor sends the early bytes.
             sent_early: !request.early.is_empty() && matches!(exit.id(), ExitId::Tor(_)),
             reuse: wish.selector.mode != Mode::Rotate,
-            // A public proxy that breaks off is probably at fault itself.
+            // If a stream through a public proxy breaks off, the proxy is probably at fault. So a session or a pin may
+            // then use another exit.
             keeps_exit: keeps_exit(wish) && matches!(exit.id(), ExitId::Tor(_)),
             failed,
             attempts_left,
@@ -332,8 +334,8 @@ impl Outbound {
     }
 }
 
-/// Returns how this plan moved the session, in the form of HTTP answers. Logs the move as well, because a SOCKS answer
-/// has no place for it.
+/// Returns how this plan moved the session, as the text `old->new` for HTTP answers. `None` if the plan did not move
+/// the session. Logs the move as well, because a SOCKS answer has no field for such a text.
 fn told_move(plan: &Plan) -> Option<Box<str>> {
     let Moved { from, to, cause } = plan.moved.as_ref()?;
     tracing::info!(%from, %to, cause = cause.as_str(), "a session moved to another exit");

@@ -1,8 +1,8 @@
 //! How long requests wait in the queue of circuit builds, and how they avoid a long wait.
 //!
 //! Each engine (tor process) builds about one circuit a second. The wait for a build is the gateway's own queue, so it
-//! is no fault of an exit and does not count as time of an attempt. [`crate::tor`] estimates the wait and refuses
-//! requests that would wait for nothing.
+//! is no fault of an exit and does not count as time of an attempt. [`crate::tor`] estimates the wait, and refuses a
+//! request if the build of its circuit could not begin before the request's deadline.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::route::choose::Plan;
 use crate::route::selector::Mode;
 use crate::tor::path::{IpVersion, Port};
 
-/// If the circuit of a plan's first exit would wait this long in the queue of builds, an exit that has a circuit is used
-/// instead. A shorter wait is less than the difference between two exits. Not tuned.
+/// If the build of a circuit to the plan's first exit would wait at least this long in the queue, the request uses an
+/// exit of the plan that has a circuit. For a shorter wait, the better exit is worth the wait. Not tuned.
 const LONG_QUEUE: Duration = Duration::from_secs(1);
 
 impl Outbound {
-    /// If the build for the first exit would wait long in the queue, puts an exit first that needs no wait. A session
-    /// keeps its exit, and a rotating username keeps the order of its exits.
+    /// Changes the order of the plan's exits if the build of a circuit to the first exit would wait long in the queue:
+    /// an exit that needs no wait becomes the first. The plans of sessions, pins and rotating usernames do not change.
     pub(super) fn prefer_ready(&self, attempt: &Attempt<'_>, plan: &mut Plan) {
         if plan.hedge && attempt.wish.selector.mode == Mode::Flexible {
             let first = ready(plan.exits.iter().map(|exit| self.queue_wait(attempt, exit)));
@@ -28,23 +28,25 @@ impl Outbound {
         }
     }
 
-    /// Returns how long a dial through an exit waits until the build of its circuit can begin, at best.
+    /// Returns the shortest time that a dial through this exit waits until the build of its circuit can begin. Zero if
+    /// no build is needed.
     pub(super) fn queue_wait(&self, attempt: &Attempt<'_>, exit: &Exit) -> Duration {
         let (ExitId::Tor(relay), Ok(tor)) = (exit.id(), self.tor()) else { return Duration::ZERO };
         let port = Port { number: attempt.request.target.port, over: IpVersion::V4 };
         tor.queue_wait(&way(*relay, attempt), Some(port))
     }
 
-    /// Returns when a client should try again that was refused because too many circuits are wanted. `None` for other
-    /// errors.
+    /// Returns how long a client should wait before it tries again, if its request failed because too many circuit
+    /// builds are queued. `None` for other errors.
     pub(super) fn retry_after(&self, attempt: &Attempt<'_>, error: DialError) -> Option<Duration> {
         let busy = error == DialError::Engine(EngineFault::Busy);
         self.tor().ok().filter(|_| busy).map(|tor| tor.retry_after(attempt.wish.own_engine()))
     }
 }
 
-/// Returns which exit of a plan to dial first, from the waits of its exits in the queue: the first exit unless it would
-/// wait long and another one would not wait at all.
+/// Returns the index of the exit of a plan to dial first. `waits` are the waits of the plan's exits in the queue, in
+/// the order of the plan. If the first exit would wait long, the result is the first exit that would not wait at all.
+/// If there is no such exit, the result is 0.
 fn ready(mut waits: impl Iterator<Item = Duration>) -> usize {
     if waits.next().is_none_or(|first| first < LONG_QUEUE) {
         return 0;

@@ -123,8 +123,9 @@ impl<'a> Chooser<'a> {
         exit.load().state(self.ask.now) == State::HalfOpen
     }
 
-    /// Claims the trial of an ejected exit, and returns true if this connection makes the trial. The exit then goes
-    /// first in the plan. Otherwise the trial would hardly ever be made.
+    /// Claims the trial of an ejected exit (one dial that shows whether the exit works again). Returns true if this
+    /// connection makes the trial. The caller then puts the exit first in the plan, because the trial would hardly ever
+    /// be made at a later place.
     fn claims_trial(&self, exit: &Exit) -> bool {
         self.is_due(exit) && exit.load().claim_trial(self.ask.now)
     }

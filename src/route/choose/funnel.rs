@@ -20,8 +20,8 @@ use crate::exit::{Exit, ExitId, Source};
 /// tuned: the first good exit ends the wait, and among four exits one is quick.
 const WORTH_A_CHECK: usize = 4;
 
-/// The number of unchecked exits that are drawn by capacity. The refusal lists only exits with different addresses
-/// among them. Not tuned: up to seven relays share an address.
+/// The number of unchecked exits that are drawn at random, weighted by capacity. Of the drawn exits that have the same
+/// address, the refusal lists only one. Not tuned: up to seven relays share an address.
 const COMPARED: usize = 64;
 
 impl Chooser<'_> {
@@ -68,7 +68,8 @@ impl Chooser<'_> {
         (Funnel { steps: counter.steps }, untested)
     }
 
-    /// Returns a few of these exits, drawn by capacity. No two of the returned exits announce the same address.
+    /// Returns a few of these exits, drawn at random, weighted by capacity. No two of the returned exits announce the
+    /// same address.
     fn worth_a_check(&self, exits: &Bits) -> Vec<ExitId> {
         // The same request lists the same exits for about a minute, so repeated requests wait for the same checks.
         let minute = self.ask.now.0 / 60_000_000;

@@ -16,9 +16,9 @@ use super::{super::balance::lead, Chooser, Plan};
 use crate::exit::catalog::Bits;
 use crate::exit::{Exit, Moment};
 
-/// The number of exits that are compared for a new pin. These exits are drawn by capacity from a set of exits whose
-/// addresses the fewest pins use, so only the load of the exits is compared. Each compared exit costs a look-up of its
-/// address. Not tuned: two exits would be enough, and two more are a reserve.
+/// The number of exits that are compared for a new pin. These exits are drawn at random, weighted by capacity, from the
+/// exits whose addresses the fewest pins use. So only the load of the drawn exits is compared. Each compared exit costs
+/// a look-up of its address. Not tuned: two exits would be enough, and two more are a reserve.
 const PINNABLE: usize = 4;
 
 /// The number of proposals before a strict connection gives up. A proposal fails if another connection's proposal was
@@ -113,8 +113,8 @@ impl<'a> Chooser<'a> {
     }
 
     /// Returns since when a pinned exit has been down. `noted` is the start of the down time that the pin has recorded.
-    /// A relay that is missing from the directory first serves its pins for a while, and this while counts as down time
-    /// too.
+    /// If the exit was missing from the directory before that time, the result is the time at which the exit went
+    /// missing, although the exit still served the pin at first.
     fn down_since(&self, to: &Pinned, noted: Moment) -> Moment {
         let unlisted = self.view.catalog.get(&to.exit).and_then(|exit| exit.listing().unlisted);
         unlisted.map_or(noted, |unlisted| unlisted.min(noted))

@@ -105,11 +105,11 @@ fn fast_exits_and_exits_for_the_web_come_early() {
     assert!((1..40).contains(&slow), "a slow one now and then: {slow} of 200");
 }
 
-/// Consensus weights as those of the public network: many small exits, some large ones.
+/// Returns consensus weights like those of the public Tor network: many small exits and some large ones.
 fn weights(count: u32) -> Vec<u32> {
     let mut weights: Vec<u32> =
         (0..count).map(|n| (300.0 * 1.023f64.powf(f64::from(n * 300 / count))) as u32).collect();
-    // In an order that says nothing of the weight.
+    // Puts the weights into an order that does not depend on their size.
     weights.sort_by_key(|weight| crate::exit::capacity::stir(1, u64::from(*weight)));
     weights
 }
@@ -127,8 +127,8 @@ fn pools_take_exits_by_capacity() {
     for decile in order.chunks(150) {
         let capacity: f64 = decile.iter().map(|n| f64::from(weights[*n])).sum::<f64>() / whole;
         let share = members.iter().filter(|n| decile.contains(&usize::from(**n))).count() as f64 / 480.0;
-        // 480 places are few for a tenth of the exits that has 0.1 % of the capacity. So one more place in a hundred is
-        // allowed.
+        // The smallest tenth of the exits has only 0.1 % of the capacity, which is less than one of 480 places. So a
+        // share that is one percentage point larger is allowed.
         assert!(share < 2.0 * capacity + 0.01, "{share:.3} of places, {capacity:.3} of the capacity");
     }
     let slower_half = members.iter().filter(|n| order[..750].contains(&usize::from(**n))).count();
@@ -163,7 +163,7 @@ fn many_pools_do_not_fall_back_to_small_exits() {
     let mut uses = BTreeMap::new();
     members.for_each(|n| *uses.entry(n).or_insert(0) += 1);
     let small: usize = uses.iter().filter(|(n, _)| **n % 2 == 0).map(|(_, count)| count).sum();
-    // 1,200 × 2,048 / (2,048 + 32,768) is 71 places. The mean of a large exit is 11.3 places.
+    // By capacity, the small exits would get 1,200 × 2,048 / (2,048 + 32,768) = 71 places, and each large exit 11.3.
     assert!((40..142).contains(&small), "{small} of 1,200 places went to small exits");
     let most = uses.values().max().copied();
     assert!(most <= Some(13), "pools spread over the large exits: {most:?}");

@@ -47,7 +47,7 @@ impl Selector {
         only(&mut whole.session, &parsed.session, widens)?;
         only(&mut whole.ttl, &parsed.ttl, widens)?;
         if let Some((by, token)) = parsed.isolate {
-            // A later variant of [`IsolateBy`] keeps more streams apart, so a later variant narrows the route.
+            // With a later variant of [`IsolateBy`], fewer streams share circuits. So a later variant narrows a route.
             whole.isolate = Some(by).filter(|by| self.isolate.is_none_or(|own| own <= *by));
             whole.isolate.ok_or_else(|| widens(token))?;
         }

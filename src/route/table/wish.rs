@@ -24,8 +24,8 @@ pub struct Wish {
     pub entry: Option<Arc<Entry>>,
     /// The selector of the route after the username has narrowed it, or the username's own selector.
     pub selector: Selector,
-    /// The text under which pins and sessions are stored: the route's name with the tokens that narrow it, or the
-    /// canonical selector.
+    /// The part of the key of pins and sessions that comes from the username: the route's name with the tokens that
+    /// narrow the route, or the canonical selector.
     pub scope: Arc<str>,
     /// The policy of the route, or the default policy.
     pub policy: Arc<Policy>,
@@ -61,8 +61,8 @@ impl Wish {
         self.entry.as_ref()?.route.own_engine()
     }
 
-    /// Returns the isolation of a stream of this client to a target host. The username may keep streams further apart
-    /// than the route does.
+    /// Returns the isolation of a stream of this client to a target host. The username may let fewer streams share
+    /// circuits than the route does, but not more.
     pub fn isolation(&self, tenant: Tenant<'_>, host: &Host) -> Isolation {
         let by = self.selector.isolate.map_or(self.policy.isolation, |by| by.max(self.policy.isolation));
         isolation::isolation(by, tenant, &self.scope, self.selector.session.as_ref(), host)
@@ -85,8 +85,8 @@ impl RouteTable {
         if wish.selector.ttl.is_some_and(|ttl| ttl > longest) {
             return Err(BadSelector::new("ttl", Reason::TimeTooLong(longest)));
         }
-        // The selector of a route may keep fewer streams apart than the policy of the route does. In that case the
-        // policy counts.
+        // The selector of a route may let more streams share circuits than the policy of the route does. This is no
+        // error, and the policy counts. An error is only a token in the username that would do so.
         let of_route = wish.entry.as_ref().and_then(|entry| entry.route.selector.isolate);
         if let Some(by) = wish.selector.isolate.filter(|by| *by < wish.policy.isolation && of_route != Some(*by)) {
             return Err(BadSelector::new(by.as_str(), Reason::IsolateLess(wish.policy.isolation)));

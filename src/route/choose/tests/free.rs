@@ -155,8 +155,8 @@ fn exits_outside_the_pool_are_drawn_by_capacity() {
         let exit = number(world.decide_to("web", "irc.net:6667").unwrap().first().id());
         small += u32::from(!exit.is_multiple_of(3));
     }
-    // The small exits have 40 × 2,048 of 40 × 2,048 + 20 × 32,768, which is 11 %. They get a few more connections than
-    // 11 %, because the better of two among eight drawn exits is used.
+    // The small exits have 11 % of the total capacity: 40 × 2,048 of 40 × 2,048 + 20 × 32,768. They get a few more than
+    // 11 % of the connections, because eight exits are drawn, and a connection uses the better of two of them.
     assert!((180..560).contains(&small), "{small} of 2,000 went through small exits");
 }
 

@@ -15,7 +15,7 @@ fn a_pin_holds_until_its_exit_has_been_down_for_long_enough() {
     let since = world.now;
     let repin_at = Some(since.after(10 * MINUTE));
     assert_eq!(refusal.why, Why::PinDown { exit: id(home), ip: ip(home), since, repin_at });
-    // The exit comes back in time, so the pin has not moved.
+    // The exit comes back before `repin_after` (10 minutes) is over, so the pin does not move.
     world.pass(9 * MINUTE);
     world.revive(home);
     assert_eq!(world.first("shop"), home);
@@ -92,7 +92,7 @@ fn a_pin_stays_on_an_exit_that_the_directory_misses_for_as_long_as_on_one_that_i
     world.tidy();
     world.pass(180 * MINUTE - SECOND);
     assert_eq!(world.first("us-strict"), home, "its circuits may serve");
-    // Now the exit is given up. It has been absent for nearly three hours already.
+    // Now the exit drains, so it serves its pin no longer. Its absence of nearly three hours counts as down time.
     world.learn(home, |known| known.marks.draining = true);
     world.tidy();
     let repin_at = Some(since.after(180 * MINUTE));
@@ -130,7 +130,7 @@ fn a_pin_stays_on_an_exit_that_the_directory_misses_for_as_long_as_on_one_that_i
 #[test]
 fn new_pins_go_to_stable_exits_of_much_capacity() {
     let mut world = World::new(&["US"; 60]);
-    // Every third exit is not stable, however large. Of the others, half have sixteen times the capacity.
+    // Every third exit is not stable. Half of the exits have sixteen times the capacity of the other half.
     for n in 0..60 {
         world.relist(n, |listing| listing.flags.stable = n % 3 > 0);
     }
@@ -143,10 +143,10 @@ fn new_pins_go_to_stable_exits_of_much_capacity() {
     let homes: Vec<u16> = (0..400).map(|n| home(&mut world, n)).collect();
     assert!(homes.iter().all(|n| n % 3 > 0), "an exit that is often down is no home for weeks");
     let small = homes.iter().filter(|n| *n % 2 == 1).count();
-    // The small exits have 20 × 2,048 of 20 × 2,048 + 20 × 32,768, which is 6 %. They get a few more pins than 6 %,
-    // because the best of four drawn exits is used.
+    // The small stable exits have 6 % of the capacity of all stable exits: 20 × 2,048 of 20 × 2,048 + 20 × 32,768. They
+    // get a few more than 6 % of the pins, because four exits are drawn, and a pin uses the best of them.
     assert!((4..80).contains(&small), "{small} of 400");
-    // An address of its own is worth more than stability, and any exit is better than none.
+    // A pin uses an exit that is not stable if every stable exit has an address that another pin uses already.
     let all: BTreeSet<u16> = (0..60).map(|n| world.first(&format!("us-strict-session-t{n}"))).collect();
     assert_eq!(all.len(), 60);
 }
