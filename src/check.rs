@@ -120,9 +120,9 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Checks an exit now, before all other checks, and waits for the result. When this returns, the result is also in
-    /// the snapshot. Returns `None` if the exit cannot be checked (it is unknown, has left its source, or is
-    /// condemned), or if the tester has stopped.
+    /// Checks an exit now, before all other checks, and waits for the result. When this returns, the published snapshot
+    /// of the state contains the result too. Returns `None` if the exit cannot be checked (it is unknown, has left its
+    /// source, or is condemned), or if the tester has stopped.
     pub async fn force(&self, exit: ExitId) -> Option<Checked> {
         self.requests.one(exit).await
     }

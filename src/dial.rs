@@ -69,7 +69,8 @@ pub enum EngineFault {
     /// No guard answers: the first relay of a circuit, or the connection of this machine to the internet, is down.
     #[error("no guard of the Tor network answers")]
     FirstHop,
-    /// The guard answers, but no circuit over the relays after the guard was complete. Nothing is known about the exit.
+    /// The guard answers, but no circuit could be completed over the relays after the guard. Nothing is known about the
+    /// exit.
     #[error("no relay before the exit answers")]
     Middle,
     /// The queue of circuit builds is so long that this circuit could not be built in the time that a client waits.

@@ -151,8 +151,8 @@ impl Store {
         match timeout_at(deadline, &mut result).await {
             Ok(answer) => answer.unwrap_or_else(|_| Err(died())),
             Err(_) => {
-                // After `close` the writer cannot answer any more, so it undoes the commit. An answer that it sent
-                // before `close` counts.
+                // The wait is over, so the channel is closed. The writer then cannot answer any more and undoes the
+                // commit. If the writer has already sent an answer, that answer counts.
                 result.close();
                 result.try_recv().unwrap_or_else(|_| Err(self.late()))
             }
@@ -164,9 +164,9 @@ impl Store {
         StoreError::Refused(Fault::Hung)
     }
 
-    /// Writes facts that stay true even if the write fails, and returns when the facts are on the disk. After the time
-    /// `within`, or if the file fails, this returns an error, and the facts are written later, as notes are. `writes`
-    /// is called only if the queue has a free place. While the disk hangs, this call does not wait.
+    /// Writes facts that stay true even if the write fails, and returns when they are on the disk. Returns an error
+    /// after the time `within`, or if the file fails. The facts are then written later, as notes are. `writes` is
+    /// called once the queue has a free place. While the disk hangs, this function returns its error immediately.
     pub async fn commit_or_note(
         &self,
         within: Duration,
@@ -186,7 +186,7 @@ impl Store {
         self.stall.look();
     }
 
-    /// Returns true if a note would not be dropped now.
+    /// Returns true if the queue has room for one more note. Without room, a note would be dropped.
     pub fn has_room(&self) -> bool {
         self.jobs.capacity() > self.reserve
     }

@@ -76,9 +76,9 @@ use stream::Username;
 /// After ten seconds an error is more useful to the client than more waiting.
 const READY_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a request waits for a circuit from one engine before the next engine is tried: the guard of the first
-/// engine may hang, which looks the same as a slow guard. Any value from 4 to 10 s works. After 6 s the first engine
-/// has had two builds running for 3 s.
+/// How long a request waits for a circuit from one engine before it tries the next engine: the guard of the first
+/// engine may hang, and the gateway cannot tell a guard that hangs from a slow one. Any value from 4 to 10 s works.
+/// After 6 s, two builds of the first engine have run in parallel for 3 s.
 const ENGINE_WAIT: Duration = Duration::from_secs(6);
 
 /// The SOCKS port and the username to use for a stream to an onion service.
@@ -92,7 +92,7 @@ pub struct OnionPort {
     pub username: String,
 }
 
-/// The request that opens a stream to an onion service. It decides which engine is used and which streams share
+/// Who opens a stream to an onion service. This value decides which engine carries the stream, and which streams share
 /// circuits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -222,8 +222,8 @@ impl Tor {
     }
 
     /// Returns the right to put one stream on a circuit to `way.exit`. `port` is the port of the target, or `None` if
-    /// the request has no port (a name look-up). `failed` is an engine that just failed for this request. It is tried
-    /// last.
+    /// the request has no port (a name look-up). `failed` is an engine that just failed for this request: that engine
+    /// is tried last.
     pub async fn lease(
         &self,
         way: Way,
@@ -244,10 +244,10 @@ impl Tor {
         if let Some(lease) = engines.iter().find_map(|engine| engine.lend(key, who)) {
             return Ok(lease);
         }
-        // If the newest consensus does not list a relay, the relay's circuits still work, but tor builds no more to the
-        // relay.
+        // From here on, a circuit must be built. tor builds no circuits to a relay that the newest consensus does not
+        // list. Only existing circuits to such a relay still work.
         listed.map_err(engine::no_path)?;
-        // A circuit must be built. The engine with the shorter queue builds it sooner.
+        // The engine with the shortest queue builds the circuit first.
         engines.sort_by_cached_key(|engine| {
             let state = engine.state().borrow().clone();
             (Some(engine.id()) == failed, state != EngineState::Ready, engine.queue_wait(key, way.isolation))

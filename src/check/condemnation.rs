@@ -118,8 +118,8 @@ pub fn pardon_rows(exit: &Exit, now: Moment) -> Vec<Write> {
         pardon(&mut known);
         return public::row(exit, &known, now).into_iter().map(Write::PutPublic).collect();
     }
-    // A verdict of the year 1970 is too old to count. So after a restart the exit counts as an exit that nobody has
-    // tested.
+    // The row gets a verdict with the time 0 (1970), which is too old to count. So after a restart the exit is one that
+    // nobody has tested.
     let checked = Moment(0);
     let (exit, target, why) = (exit.id().clone(), ECHO.to_owned(), String::new());
     let verdict = TargetVerdict::Bad;

@@ -34,8 +34,8 @@ const RESERVE: usize = 4;
 /// How many good exits the gateway keeps if no route, username or pin needs any, so that a first request need not wait.
 const STANDING: usize = 8;
 
-/// How many more untested exits are tested than good exits are missing, in percent. On the public network, 98 of 100
-/// pass.
+/// If good exits are missing, untested exits are tested: as many as are missing, and this percentage more, because some
+/// of them fail. On the public network, 98 of 100 tested exits pass.
 const SPARE_TESTS: usize = 25;
 
 /// How much an exit is wanted.
@@ -86,7 +86,7 @@ impl Order {
     }
 }
 
-/// What [`wanted`] reads besides the snapshot.
+/// The data from which [`wanted`] decides which exits are wanted.
 pub struct Inputs<'a> {
     pub snapshot: &'a Snapshot,
     pub memory: &'a Memory,
@@ -202,7 +202,8 @@ fn fill(inputs: &Inputs<'_>, key: &Key, group: &Group, taken: &HashSet<IpAddr>, 
     if let Some(check) = &key.check {
         good.keep(catalog.passing(check).unwrap_or(&Bits::default()));
     }
-    // An address that a pin uses already is no reserve for another pin.
+    // In a strict group, each route needs an address of its own. So an exit with an address that a pin already uses
+    // does not count as a reserve.
     let mut addresses = if key.strict { taken.clone() } else { HashSet::new() };
     let (before, target) = (addresses.len(), group.places + group.reserve);
     for (id, used) in &group.members {

@@ -62,9 +62,10 @@ pub(super) struct Evaluator {
     /// Detects that so many exits fail together that the cause must be on our side.
     outage: Outage,
     echoes: Vec<EchoServer>,
-    /// Bad verdicts that do not count yet, on exits that were good until now.
+    /// Bad verdicts on exits that were good until now. These verdicts do not count until other exits show that the echo
+    /// servers work.
     held: Vec<Held>,
-    /// When exits that work were last checked again because of a held verdict.
+    /// When exits that work were last checked again to find out whether a bad verdict in `held` must count.
     controlled: Moment,
     unconfirmed: Unconfirmed,
     certificates: HashMap<Host, TargetHealth>,
@@ -144,8 +145,9 @@ impl Evaluator {
         self.evidence.is_against(exit, now)
     }
 
-    /// Returns true if the check of this exit must fetch every canary. The reason is that the true page of a canary is
-    /// not known yet, that an exit may be condemned for the page that it showed, or that this exit is a suspect.
+    /// Returns true if the check of this exit must fetch every canary (a page that is the same for all clients). There
+    /// are three reasons: the true content of a canary is not known yet, the exit may be condemned for a page that it
+    /// showed, or the exit is a suspect.
     pub(super) fn needs_all_canaries(&self, exit: &ExitId, now: Moment) -> bool {
         let is_open = |canary: &TamperCheck| canary.truth().is_none() || canary.pending.is_undecided();
         self.is_suspect(exit, now) || self.canaries.iter().any(is_open)
@@ -167,13 +169,14 @@ impl Evaluator {
         Some(exit_update::of_site(exit, site, round, exit_update::SiteOutcome { effect, streak, good }, now))
     }
 
-    /// Returns the digest of the true page of the canary with this index. Returns `None` if the digest is not known
-    /// yet.
+    /// Returns the digest of the true content of a canary (a page that is the same for all clients). `canary` is its
+    /// index. Returns `None` if the digest is not known yet.
     pub(super) fn truth(&self, canary: usize) -> Option<Digest> {
         self.canaries[canary].truth()
     }
 
-    /// Records the page that an exit showed for a canary. Returns the exits that must be checked again.
+    /// Records what an exit showed for a canary (a page that is the same for all clients). Returns the exits that must
+    /// be checked again.
     pub(super) fn note_canary(&mut self, exit: &ExitId, round: &TamperRound, now: Moment) -> Vec<ExitId> {
         let again = self.canaries[round.canary].note(exit, round.digest, round.changed, now);
         let host = &self.settings.canaries[round.canary].target.host;

@@ -53,8 +53,9 @@ pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, before: BeforeRound, g
     ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes }
 }
 
-/// Returns the update that results from a check whose verdict was held until now. The row of the check itself was
-/// stored when it ended.
+/// Returns the update that results from an earlier check whose bad verdict counts only now, because other exits have
+/// shown that the echo servers work. The update has no row for the history of checks, because that row was stored when
+/// the check ended.
 pub(super) fn of_held(exit: &ExitId, round: &EchoRound, before: BeforeRound, geo: &Geo, now: Moment) -> ExitUpdate {
     let mut update = of_echoes(exit, round, before, geo, now);
     update.writes.retain(|write| !matches!(write, Write::Check(_)));

@@ -64,7 +64,8 @@ impl Outage {
         if record.failing.is_none() {
             record.had_worked = record.passed.is_some_and(|at| now.since(at) < RECENT);
         }
-        // If the exit's last failure was pardoned, the present failure counts as the beginning.
+        // The exit began to fail now if this is its first failure, or if its last failure was pardoned. Otherwise the
+        // time of the first failure stays.
         let began = record.failing.filter(|_| record.pardons == 0).map_or(now, |(began, _)| began);
         record.failing = Some((began, now));
         let pardons = record.pardons;

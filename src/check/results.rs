@@ -87,8 +87,8 @@ impl Results {
         }
     }
 
-    /// Returns true if it is time to review the decisions that wait for evidence: before each publication, and once a
-    /// second.
+    /// Returns true if it is time to review the bans and other decisions that wait for more evidence: before each
+    /// publication of results, and once a second.
     pub(super) fn is_time_to_settle(&mut self, now: Moment) -> bool {
         let is_time = now.since(self.settled) >= SETTLE || !self.updates.is_empty() && self.publish_at <= now;
         if is_time {

@@ -49,7 +49,7 @@ impl Job {
     }
 }
 
-/// The result of fetching a canary through an exit.
+/// The result of fetching a canary (a page that is the same for all clients) through an exit.
 #[derive(Clone, Debug)]
 pub(super) struct TamperRound {
     pub(super) canary: usize,
@@ -137,9 +137,9 @@ async fn ask_echoes<D: ExitDialer>(dialer: &D, settings: &Settings, job: &Job) -
     }
 }
 
-/// Returns true if the first relay of the circuits answers. If nothing arrived from it lately, one more stream is opened
-/// through the exit: while the gateway is idle, an exit whose streams are silent is the only thing that can answer, and
-/// without this test such an exit would never be bad.
+/// Returns true if the first relay of the circuits answers. If nothing arrived from this relay lately, one more stream
+/// is opened through the exit. The reason: while the gateway is idle, nothing else makes the first relay answer, and a
+/// silent exit would then never become bad.
 async fn first_hop_answers<D: ExitDialer>(
     dialer: &D,
     settings: &Settings,
@@ -152,7 +152,7 @@ async fn first_hop_answers<D: ExitDialer>(
         return true;
     }
     if verdict::unless_offline(conclusion.clone(), false) == *conclusion {
-        return false; // the answer changes nothing
+        return false; // the conclusion is the same whether the first relay answers or not
     }
     let Some(failed) = results.iter().find(|result| result.outcome.is_err()) else { return false };
     let opened = dialer.open(&job.exit, &settings.echoes[failed.echo].target, job.wait(settings)).await;
@@ -193,8 +193,8 @@ pub(super) fn read_echo(answer: &Answer, nonce: &str) -> Result<(IpAddr, bool), 
     }
 }
 
-/// Fetches a canary, and fetches it a second time if its digest differs from the known digest. Returns `None` if the
-/// page did not arrive completely, which is no sign of tampering.
+/// Fetches a canary (a page that is the same for all clients), and fetches it a second time if its digest differs from
+/// the known digest. Returns `None` if the page did not arrive completely, which is no sign of tampering.
 async fn fetch_canary<D: ExitDialer>(
     dialer: &D,
     settings: &Settings,

@@ -39,8 +39,8 @@ use crate::exit::{ExitId, Moment};
 /// connections at the same time.
 const URGENT_BEYOND: usize = 16;
 
-/// How many checks of exits that nobody wants may begin within `check.stale_after`: six an hour with the default. They
-/// keep one good exit of each country known, so that the first request for a country need not wait.
+/// How many checks of exits that nobody wants may begin within `check.stale_after`: six an hour with the default.
+/// Because of these checks, one good exit of each country is known, and the first request for a country need not wait.
 const TRICKLE: u32 = 36;
 
 /// How many checks of exits that nobody wants may begin together after a pause, for example at the first start: one for
@@ -60,7 +60,8 @@ pub(super) const SPREAD: f64 = 0.1;
 pub struct Terms {
     /// The time between two checks of an exit that routes use.
     pub every: Duration,
-    /// The age after which a verdict no longer counts. Reserve exits are checked three times within this age.
+    /// The age after which a verdict no longer counts. Exits that are only a reserve of routes are checked three times
+    /// within this age.
     pub stale_after: Duration,
     /// How many checks begin per second at most.
     pub per_second: f64,
@@ -71,8 +72,8 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// Returns the time between two checks of a reserve exit. A verdict counts for three times as long, so it still
-    /// counts if two checks in a row do not happen.
+    /// Returns the time between two checks of an exit that is only a reserve of routes. A verdict counts for three
+    /// times as long, so it still counts if two checks in a row do not happen.
     fn reserve_every(&self) -> Duration {
         (self.stale_after / 3).max(self.every)
     }

@@ -146,8 +146,9 @@ impl PendingBans {
         };
         let streak = self.health.failed(exit, false, now);
         if self.health.target_is_down(now) {
-            // If this result is the first to show that the page is down, the exit is added too. The next call of
-            // [`Self::decide`] clears the exit.
+            // If this is the first result that shows that the page is down, the exit gets a pending ban although the
+            // failure does not count. The next call of [`Self::decide`] drops this ban, and the exit counts as passing
+            // again if it passed before.
             if self.down_since.is_none() {
                 self.add(exit, failure, passed_before, now);
             }

@@ -32,7 +32,7 @@ pub(super) fn digest(answer: &Answer) -> Option<Digest> {
     (answer.status == 200 && answer.whole).then(|| Sha256::digest(&answer.body).into())
 }
 
-/// The votes on one canary, and its true page.
+/// What exits showed for one canary (a page that is the same for all clients), and its true content.
 #[derive(Default)]
 pub(super) struct TamperCheck {
     /// What exits showed, with the latest vote last.

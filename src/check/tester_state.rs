@@ -134,7 +134,8 @@ impl TesterState {
         let canaries: Vec<usize> = (0..self.settings.canaries.len())
             .filter(|canary| exit.allows(self.settings.canaries[*canary].target.port, false))
             .collect();
-        // One canary is enough to suspect an exit. All canaries together show whether the exit really tampers.
+        // Usually a check fetches one canary (a page that is the same for all clients): that is enough to suspect an
+        // exit. All canaries together show whether the exit really tampers.
         let all = self.evaluator.needs_all_canaries(exit.id(), now);
         let chosen = if all { canaries } else { canaries.choose(rng).copied().into_iter().collect() };
         let canaries = chosen.into_iter().map(|canary| (canary, self.evaluator.truth(canary))).collect();

@@ -118,8 +118,9 @@ pub fn conclude(results: &[ProbeResult], terms: Terms, echoes: usize) -> Option<
     })
 }
 
-/// Returns the conclusion that holds if the first relay of the circuits may be silent. A bad exit then needs a failure
-/// that shows the exit's own fault: a stream that opened and then fell silent or broke off shows nothing.
+/// Returns `conclusion`, or no conclusion ([`Conclusion::Open`]) if the first relay of the circuits is silent and could
+/// have caused the failure. An example is a stream that opened and then fell silent. A failure that only the exit can
+/// cause still makes the exit bad.
 pub fn unless_offline(conclusion: Conclusion, first_hop_answers: bool) -> Conclusion {
     match conclusion {
         Conclusion::Bad(BadReason::Fault(fault)) if !first_hop_answers && fault.blame() == Blame::Unclear => {
@@ -129,8 +130,8 @@ pub fn unless_offline(conclusion: Conclusion, first_hop_answers: bool) -> Conclu
     }
 }
 
-/// Returns a fault of the gateway itself, if such faults prevent a conclusion: the other failures alone are so few that
-/// enough probes could still have passed.
+/// Returns a fault of the gateway itself if it prevents a conclusion: without the gateway's faults, enough probes could
+/// still have passed. `None` if the other faults alone are enough for a verdict.
 fn ours_decided(results: &[ProbeResult], terms: Terms) -> Option<Fault> {
     let mut faults = results.iter().filter_map(|result| result.outcome.err());
     let others = faults.clone().filter(|fault| fault.blame() != Blame::Ours).count();

@@ -145,7 +145,7 @@ pub(super) trait TesterKind: Send + Sync + 'static {
         found: impl FnMut(<Self::State as CheckState>::Finding) + Send,
     ) -> impl Future<Output = ()> + Send;
 
-    /// Called after each step of the loop that publishes updates, even if there was nothing to publish.
+    /// Called each time after the loop has published the collected updates, even if there were none.
     fn published(&self, checks: &mut Self::State, state: &State) -> impl Future<Output = ()> + Send;
 }
 

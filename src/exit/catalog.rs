@@ -61,8 +61,7 @@ pub struct Catalog {
     untested: Arc<Bits>,
     usable: Arc<Bits>,
     distinct: Arc<Bits>,
-    /// One exit, the leading exit, for each address that usable and distinct exits have. Several exits may share an
-    /// address.
+    /// For each address, one exit (the leading exit) that stands for all usable and distinct exits with this address.
     leading: Arc<Bits>,
     tunnels: Arc<Bits>,
     stable: Arc<Bits>,
@@ -207,8 +206,7 @@ impl Catalog {
         &self.distinct
     }
 
-    /// One exit, the leading exit, for each address that usable and distinct exits have. Several exits may share an
-    /// address.
+    /// For each address, one exit (the leading exit) that stands for all usable and distinct exits with this address.
     pub fn leading(&self) -> &Bits {
         &self.leading
     }

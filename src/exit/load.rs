@@ -144,8 +144,8 @@ impl Load {
         self.ejection.is_slow()
     }
 
-    /// Claims the trial of an ejected exit. Returns false if no trial is due, or if another connection has claimed the
-    /// trial.
+    /// Claims the trial of an ejected exit: one connection that tests whether the exit works again. Returns false if no
+    /// trial is due, or if another connection has claimed the trial.
     pub fn claim_trial(&self, now: Moment) -> bool {
         self.ejection.claim_trial(now)
     }

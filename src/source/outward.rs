@@ -34,7 +34,8 @@ pub struct Outward {
 }
 
 impl Outward {
-    /// Returns a way through an exit that passed its check, a different one each time.
+    /// Returns the way (exit and kind of circuit) for one stream. The exit is drawn at random from those that passed
+    /// their check. `None` if there is no such exit.
     fn way(&self, port: u16, rng: &mut impl Rng) -> Option<Way> {
         let exit = route::any_carrier(&self.state.load().catalog, port, rng)?;
         Some(Way { exit, hops: HOPS, isolation: SOURCES, class: BuildClass::Live, own: None })

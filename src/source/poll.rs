@@ -37,12 +37,12 @@ const SPREAD: f64 = 0.05;
 /// The least time between two requests that a person triggers.
 const REFRESH_PAUSE: Duration = Duration::from_secs(60);
 
-/// A list with at least this many exits that shrinks to less than half is rejected at first. In a shorter list, the
-/// loss of two exits may already be half.
+/// If a list has at least this many exits and shrinks to less than half, the new list is rejected at first. Shorter
+/// lists are exempt, because the loss of two exits may already be half of such a list.
 const LONG_LIST: u32 = 100;
 
-/// A list that has shrunk to less than half is rejected, and the request counts as failed. After `HALVED_REQUESTS - 1`
-/// failed requests in a row, the next such list is accepted, if the last of these requests also brought such a list.
+/// A list that has shrunk to less than half is rejected at first, and the request counts as failed. If this many
+/// requests in a row would fail, and the last two of them brought such a list, the list is accepted.
 const HALVED_REQUESTS: u32 = 3;
 
 /// Why a list that has shrunk to less than half is rejected at first.
@@ -82,8 +82,8 @@ pub(super) trait Request: Send + Sync + 'static {
 }
 
 /// Starts the requests for one document, which continue until shutdown. `known` is the status of the source at the end
-/// of the last run. This status may contain validators only if the data of the last run is still available, because the
-/// answer "unchanged" refers to that data.
+/// of the last run. If the data of the last run is not available any more, this status must contain no validators
+/// (`ETag` and `Last-Modified`), because the answer "unchanged" refers to that data.
 pub fn start<P: Parse + 'static, C: Connect>(
     feed: Feed,
     client: Client<C>,
@@ -180,7 +180,8 @@ impl<P: Parse + 'static, C: Connect> Request for Get<P, C> {
     }
 }
 
-/// Returns an error if the server answered "unchanged" to a request without validators.
+/// Returns an error if the server answered "unchanged" to a request that contained no validators (`ETag` or
+/// `Last-Modified`).
 pub(super) fn check_conditional(known: &Validators) -> Result<(), FetchError> {
     let conditional = *known != Validators::default();
     conditional.then_some(()).ok_or(Garbage("it answers `unchanged` to a request that was not conditional").into())
@@ -195,8 +196,8 @@ pub(super) enum Reply<T> {
     Unchanged(Option<Duration>),
 }
 
-/// Returns the validators for the next request. While the data is stale, no validators are sent, because a stale cache
-/// would answer `unchanged` again and again.
+/// Returns the validators (`ETag` and `Last-Modified`) for the next request. While the data is stale, no validators are
+/// sent, because a stale cache would answer `unchanged` again and again.
 pub(super) fn usable_validators(status: &Source) -> Validators {
     if status.outcome == "stale" {
         return Validators::default();

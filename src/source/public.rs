@@ -231,8 +231,8 @@ impl ListMerger {
         }
     }
 
-    /// Applies the merged list to the state. The state removes a draining proxy only when it gets the next list. So
-    /// while proxies drain, another merged list is applied later.
+    /// Applies the merged list to the state. A proxy that drains (is in no list any more) is removed only when the
+    /// state gets another list. So while proxies drain, the merged list is applied once more a little later.
     async fn apply(&mut self) {
         let snapshot = self.state.snapshot();
         let public = snapshot.catalog.iter().filter(|exit| exit.id().source() == Source::Public);

@@ -15,10 +15,10 @@ use super::writer::{Job, Otherwise};
 /// The result of one commit: the writes that undo it, or why no part of it is stored.
 pub(super) type Outcome = Result<Vec<Write>, Fault>;
 
-/// The jobs of a batch after its commits were answered.
+/// What is left of a batch after its commits were answered.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Settled {
-    /// The notes of the batch that must still be written, in the order of the calls.
+    /// The notes (writes for which no caller waits) of the batch that must still be written, in the order of the calls.
     pub(super) notes: Vec<Write>,
     /// The writes that undo commits whose callers no longer wait.
     pub(super) undo: Vec<Write>,
@@ -52,7 +52,7 @@ pub(super) fn settle(batch: Vec<Job>, outcomes: impl IntoIterator<Item = Outcome
     settled
 }
 
-/// Removes the notes of rows that `commit` has written later.
+/// Removes the notes that change the same rows as `commit`, because `commit` is newer than these notes.
 pub(super) fn remove_older(notes: &mut impl Retain, commit: &[Write]) {
     let rows: BTreeSet<RowKey<'_>> = commit.iter().filter_map(Write::row).collect();
     if !rows.is_empty() {

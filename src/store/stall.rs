@@ -29,7 +29,7 @@ impl Work {
         *self = Self { since: Some(now), hangs: false };
     }
 
-    /// Ends the write. Returns how long it took if it was reported as hanging.
+    /// Ends the write. If the write was reported as hanging, returns how long it took. Otherwise returns `None`.
     fn end(&mut self, now: Instant) -> Option<Duration> {
         let Self { since, hangs } = std::mem::take(self);
         since.filter(|_| hangs).map(|since| now.saturating_duration_since(since))
@@ -66,7 +66,7 @@ impl Stall {
         self.work().begin(Instant::now());
     }
 
-    /// Records that the write has ended. `failing` is true if the file fails for another reason.
+    /// Records that the write has ended. `failing` is true if the file still cannot be written for another reason.
     pub(super) fn end(&self, failing: bool) {
         if let Some(took) = self.work().end(Instant::now()) {
             self.failing.set(f64::from(u8::from(failing)));

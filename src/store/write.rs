@@ -59,7 +59,8 @@ pub(super) enum RowKey<'a> {
 }
 
 impl Write {
-    /// Returns the row that this write replaces or deletes. Returns `None` for facts that only notes contain.
+    /// Returns the key of the row that this write replaces or deletes. Returns `None` for a write that is only ever
+    /// noted, and never part of a commit.
     pub(super) fn row(&self) -> Option<RowKey<'_>> {
         Some(match self {
             Self::PutRoute(route) => RowKey::Route(&route.name),
@@ -82,8 +83,8 @@ impl Write {
     }
 }
 
-/// Returns the write that restores the row that `write` is about to change. Changes of users write only routes and
-/// single values. Returns `None` for other rows.
+/// Returns the write that would undo `write`: it restores the present content of the row. Returns `None` for rows other
+/// than routes and single values, because users change only these two.
 pub(super) fn before(db: &Connection, write: &Write) -> rusqlite::Result<Option<Write>> {
     Ok(match write {
         Write::PutRoute(Route { name, .. }) | Write::DropRoute(name) => {

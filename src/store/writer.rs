@@ -61,7 +61,7 @@ pub enum Health {
     Failing {
         fault: Fault,
         since: Moment,
-        /// How many notes are kept for the next try.
+        /// How many notes (writes for which no caller waits) are kept for the next try.
         behind: usize,
     },
 }
@@ -126,7 +126,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Returns a writer for an open file. `room` is the largest number of notes that are kept while the file fails.
+    /// Returns a writer for an open file. `room` is the largest number of notes (writes for which no caller waits) that
+    /// are kept while the file fails.
     pub(super) fn new(
         db: Connection,
         claim: Claim,
@@ -151,8 +152,8 @@ impl Writer {
         self.fail(fault);
     }
 
-    /// Drops the notes that are kept for the next try. This is called after a panic, because one of these notes may
-    /// have caused the panic.
+    /// Drops the notes (writes for which no caller waits) that are kept for the next try. This is called after a panic,
+    /// because one of these notes may have caused the panic.
     pub(super) fn forget_backlog(&mut self) {
         self.meters.lost.increment(self.backlog.len() as u64);
         self.backlog.clear();
@@ -233,7 +234,8 @@ impl Writer {
             }
             Err(fault) => {
                 self.fail(fault.clone());
-                // Commits are small, so on a full disk there may be enough space for them without the notes.
+                // If the disk is full, it may still have enough space for the commits without the notes, because
+                // commits are small.
                 let alone = commits && due && !matches!(fault, Fault::Locked | Fault::ReadOnly);
                 if alone { self.transact(&batch, false) } else { Err(fault) }
             }
@@ -248,7 +250,8 @@ impl Writer {
         self.keep(notes);
     }
 
-    /// Undoes commits whose callers no longer wait. If this fails, these writes are the next notes to be written.
+    /// Makes `writes`, which undo commits whose callers no longer wait. If this fails, `writes` are kept and tried
+    /// again with the notes.
     fn undo(&mut self, writes: Vec<Write>) {
         if writes.is_empty() {
             return;
@@ -292,7 +295,8 @@ impl Writer {
         Ok(answers)
     }
 
-    /// Keeps notes for the next try. Beyond the limit, the oldest notes are dropped.
+    /// Keeps notes (writes for which no caller waits) until the file can be written. If there are more than the limit,
+    /// the oldest are dropped.
     fn keep(&mut self, notes: impl IntoIterator<Item = Write>) {
         self.backlog.extend(notes);
         let over = self.backlog.len().saturating_sub(self.room);
@@ -383,7 +387,8 @@ impl Writer {
     }
 }
 
-/// Writes a note. A note that contradicts the stored data is dropped, because every later try would fail too.
+/// Writes a note (a write for which no caller waits). A note that contradicts the stored data is dropped, because every
+/// later try would fail too.
 fn note(tx: &Transaction<'_>, write: &Write, lost: &Counter) -> Result<(), Fault> {
     match apply(tx, write).map_err(Fault::from) {
         Err(fault) if !fault.is_the_file() => {

@@ -38,8 +38,8 @@ pub(super) enum From {
     Control(Control),
 }
 
-/// What the last reads of a directory found. All engines share this value and keep it locked while they read. Otherwise
-/// two engines could read the same directory.
+/// What the last reads of a directory found. All engines share this value and keep it locked while they read, so two
+/// engines never read the same directory.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     /// The folder of an engine → the state of its directory files when they were last read.

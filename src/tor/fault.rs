@@ -114,12 +114,12 @@ mod tests {
         use LeaseFault::{FirstHop, Middle, Overloaded, Unreachable};
         for (hops, reached, full, want) in [
             (3, 0, false, FirstHop),
-            (3, 0, true, FirstHop), // a guard that is full
+            (3, 0, true, FirstHop), // a guard that has no capacity left
             (3, 1, false, Middle),
             (3, 1, true, Middle),
             (3, 2, false, Unreachable),
             (3, 2, true, Overloaded),
-            (3, 3, false, Unreachable), // complete, and closed before anybody used it
+            (3, 3, false, Unreachable), // a complete circuit that was closed before its first use
             (2, 0, true, FirstHop),
             (2, 1, false, Unreachable),
             (2, 1, true, Overloaded),

@@ -73,7 +73,7 @@ use settings::Settings;
 /// once a minute.
 #[derive(Clone, Debug, Default)]
 pub struct GuardState {
-    /// The members of the sample, in the order in which they were drawn.
+    /// The sample: the guards among which this engine chooses, in the order in which they were drawn.
     sample: Vec<Candidate>,
     current: Option<Fingerprint>,
     /// The parameters from the consensus for the choice of guards. This field and the fields below are not saved.
@@ -298,8 +298,8 @@ impl GuardState {
     fn settle(&mut self, best: usize) -> Choice {
         let guard = self.sample[best].id;
         let current = self.current.and_then(|current| self.place(current)).map(|place| &self.sample[place]);
-        // A guard that must not be used any more is left immediately. A guard that is down is left when another has
-        // answered.
+        // If the current guard must not be used any more, the engine changes to the best guard immediately. If the
+        // current guard is only down, the engine changes only to a guard that has answered a test.
         let has_guard = current.is_some_and(|current| current.fit);
         let trial = has_guard && self.current != Some(guard) && self.sample[best].reach != Reach::Yes;
         let moved_from = self.current.filter(|current| *current != guard && !trial);

@@ -12,16 +12,17 @@ use tokio::time::Instant;
 
 use super::engine_id::EngineId;
 
-/// The part of the time-out of a build that a guard has to answer before it counts as at fault. The time starts when
-/// the guard's silence is confirmed, or when tor connects anew. 3 s with the shipped time-out, as for a test circuit.
+/// How long a guard may be silent before it counts as at fault: 3/20 of the time-out of a build, which is 3 s with the
+/// shipped time-out, as for a test circuit. The time starts when the guard's silence is confirmed, or when tor connects
+/// anew.
 const GRACE: (u32, u32) = (3, 20);
 
-/// The number of build time-outs after which the only engine of a gateway tests another guard: 40 s with the shipped
-/// time-out. Nothing else can show whether the network works.
+/// If a gateway has only one engine and its guard is silent, the engine tests another guard after this number of build
+/// time-outs: 40 s with the shipped time-out. Only this test can show whether the network works.
 const ALONE: u32 = 2;
 
-/// The number of build time-outs after which an engine tests another guard although the guards of all engines are
-/// silent: 30 min with the shipped time-out. All of these guards may be blocked.
+/// If the guards of all engines are silent, an engine tests another guard after this number of build time-outs: 30 min
+/// with the shipped time-out. The network may work and all of these guards may be blocked.
 const TOGETHER: u32 = 90;
 
 /// What is known about the network from one engine.
@@ -62,8 +63,8 @@ impl Liveness {
         }
     }
 
-    /// Records that the guard of this engine is silent. Returns true if the last guard that answered has now fallen
-    /// silent.
+    /// Records that the guard of this engine is silent. Returns true if it was the only guard of any engine that still
+    /// answered.
     pub(super) fn silent(&mut self, engine: EngineId, now: Instant) -> bool {
         let was_proven = self.is_proven();
         let seen = self.engines.entry(engine).or_default();
@@ -71,8 +72,8 @@ impl Liveness {
         was_proven && !self.is_proven()
     }
 
-    /// Returns true if this engine must test its own guard. This is so if the guard of another engine is silent, and no
-    /// relay has answered this engine since. The test shows whether the network works.
+    /// Returns true if this engine must test its own guard, to show whether the network works: the guard of another
+    /// engine fell silent, and no relay has answered this engine since then.
     pub(super) fn asks(&self, engine: EngineId) -> bool {
         let heard = self.engines.get(&engine).and_then(|seen| seen.heard);
         let others = self.engines.iter().filter(|(id, _)| **id != engine);
@@ -136,7 +137,7 @@ mod tests {
         assert_eq!(decide(&live, 4, 6), Decision::Wait, "it has 3 s");
         assert_eq!(decide(&live, 4, 7), Decision::Blame);
         assert_eq!(decide(&live, 5, 11), Decision::Wait, "nothing answered later");
-        live.heard(one, false, after(start, 8)); // a test of another guard
+        live.heard(one, false, after(start, 8)); // another guard has answered its test
         assert_eq!(decide(&live, 7, 13), Decision::Blame);
     }
 

@@ -9,14 +9,15 @@ use super::path::Port;
 use super::{EngineId, EngineState, Tor, Way, key};
 use crate::route::{Isolation, OwnEngine};
 
-/// How much sooner another engine must be able to build a circuit, before a request gives up its place in a queue for that
-/// engine. Not tuned: less than the time of a build would not be noticed.
+/// A request that waits in the queue of one engine changes to another engine if that engine can begin to build the
+/// circuit sooner by at least this time. Not tuned: a build takes about as long, so a smaller gain would not be
+/// noticed.
 const WORTH_A_MOVE: Duration = Duration::from_secs(1);
 
 impl Tor {
-    /// Resolves with another engine once one can build the circuit much sooner than `engine`, in whose queue a request
-    /// waits. This happens when an engine comes back after a crash. `failed` is an engine that just failed for this
-    /// request.
+    /// Waits until another engine can build the circuit much sooner than `engine`, in whose queue a request waits, and
+    /// returns that other engine. This happens when an engine comes back after a crash. An engine that just failed for
+    /// this request is never returned: its id is `failed`.
     pub(super) async fn sooner(
         &self,
         engine: &Engine,
@@ -40,8 +41,8 @@ impl Tor {
         std::future::pending().await // all engines are gone
     }
 
-    /// Returns how long a client's request waits until the build of its circuit can begin, at best. Zero if a circuit
-    /// exists, or if nothing is known because no engine is ready.
+    /// Returns how long a client's request waits, in the best case, until the build of its circuit can begin. Zero if a
+    /// circuit exists, or if no engine is ready and so the wait is not known.
     pub fn queue_wait(&self, way: &Way, port: Option<Port>) -> Duration {
         let key = key(way, port);
         self.carriers(way.own).iter().map(|engine| engine.queue_wait(key, way.isolation)).min().unwrap_or_default()
@@ -53,6 +54,7 @@ impl Tor {
     }
 
     /// Returns the engines that can carry the streams of a route now. `own` is the engine that only this route uses.
+    /// `None` if the route shares engines with others.
     fn carriers(&self, own: Option<OwnEngine>) -> Vec<Arc<Engine>> {
         let mut engines = own.map_or_else(|| self.engines.to_vec(), |own| vec![self.owned.get(own, &self.fleet)]);
         engines.retain(|engine| engine.live().is_some());

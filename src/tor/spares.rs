@@ -20,7 +20,8 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// Returns the spare circuits to one exit. `each` is the configured number for an exit in use.
+    /// Returns the spare circuits that are wanted to one exit. `each` is the configured number for an exit in use, and
+    /// other exits get a part of it.
     pub(super) fn new(exit: Fingerprint, want: &WantedExit, each: u8) -> Self {
         let spares = (u16::from(want.spares) * u16::from(each)).div_ceil(u16::from(SPARES));
         let key = Key { exit, hops: if want.hops == 2 { 2 } else { 3 }, lasting: None };
@@ -35,8 +36,9 @@ impl Share {
     }
 }
 
-/// Returns the number of spare circuits for each kind of circuit that an engine keeps: at most `most` in all, and those
-/// of the highest rank first. Equal ranks have a fixed order, because each change of the order would cost builds.
+/// Returns, for each kind of circuit, how many spare circuits an engine keeps. The total is at most `most`, and the
+/// spares of the highest rank come first. Shares of equal rank have a fixed order, because each change of the order
+/// would cost circuit builds.
 pub(super) fn bounded(mut shares: Vec<Share>, most: u16) -> BTreeMap<Key, u8> {
     shares.sort_by_key(|share| (Reverse(share.rank), share.key));
     let mut left = most;

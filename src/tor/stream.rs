@@ -107,9 +107,9 @@ pub struct Doubt {
 }
 
 impl Doubt {
-    /// Lets the engine test whether the circuit is dead or hangs. If so, the dials that wait on this circuit get an
-    /// error. Returns when the test that shows whether the first relay answers was sent: now, or a moment ago. Returns
-    /// `None` if no test was sent.
+    /// Makes the engine build a test circuit over the first two relays of this circuit. If a relay does not answer, the
+    /// dials that wait on this circuit get an error. Returns when the latest test circuit was sent: now, or a moment
+    /// ago. Returns `None` if none was sent.
     pub fn test(&self) -> Option<Instant> {
         self.engine.doubt(self.run, self.circuit)
     }

@@ -29,7 +29,8 @@ const HELD_FOR: Duration = Duration::from_secs(600);
 /// How many exits that passed lately are checked again to find out whether an echo server works.
 pub(super) const CONTROLS: usize = 2;
 
-/// The least time between two requests to check other exits again because of a held verdict. Not tuned.
+/// The least time between two requests to check other exits again because a bad verdict waits for their results. Not
+/// tuned.
 const CONTROL_PAUSE: Duration = Duration::from_secs(3);
 
 /// A bad verdict that waits until the check of another exit shows that the echo servers work.

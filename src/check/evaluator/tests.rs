@@ -70,7 +70,7 @@ impl Evaluator {
         assert_eq!(self.check(n, [Ok(n), Ok(n)], &good(), now).1, Ended::Good, "{n}");
     }
 
-    /// Returns the exits whose verdicts change now.
+    /// Returns the exits for which the evaluator decides on a verdict now.
     fn decided(&mut self, now: Moment) -> Vec<ExitId> {
         self.settle(now).updates.into_iter().map(|update| update.exit).collect()
     }

@@ -110,13 +110,14 @@ impl PublicEvaluator {
         self.uplink.len() >= UPLINK.0 && failing as f32 > self.uplink.len() as f32 * UPLINK.1
     }
 
-    /// Returns the digest of the true page of the canary with this index. Returns `None` if the digest is not known
-    /// yet.
+    /// Returns the digest of the true content of a canary (a page that is the same for all clients). `canary` is its
+    /// index. Returns `None` if the digest is not known yet.
     pub(super) fn truth(&self, canary: usize) -> Option<Digest> {
         self.canaries[canary].truth()
     }
 
-    /// Records the page that a proxy showed for a canary. Returns the proxies that must be checked again.
+    /// Records what a proxy showed for a canary (a page that is the same for all clients). Returns the proxies that
+    /// must be checked again.
     pub(super) fn note_canary(
         &mut self,
         exit: &ExitId,

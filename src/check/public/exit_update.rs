@@ -2,8 +2,8 @@
 //!
 //! Updates are collected and published together, so two updates of one proxy may wait at the same time. Each change is
 //! therefore applied twice. It is applied immediately to a copy of the recorded facts. The rows are made from this
-//! copy, and the next check reads it. The change is applied again when it is published. A change may only read the
-//! facts at the time at which it is applied, apart from the values that it sets.
+//! copy, and the next check reads it. The change is applied again when it is published. In the meantime, another change
+//! may have been applied to the facts. So a change must compute new values only from the facts to which it is applied.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -28,8 +28,8 @@ pub(in crate::check) struct Job {
 
 #[derive(Clone, Debug)]
 pub(super) enum Test {
-    /// All steps of the test. `canary` is the canary to fetch, by its index in the settings, with its digest if the
-    /// digest is known.
+    /// All steps of the test. `canary` is the canary to fetch (a page that is the same for all clients): its index in
+    /// the settings, and its digest if the digest is known.
     First { canary: Option<(usize, Option<Digest>)> },
     /// The long test: many requests. `tls` is true if the proxy can do TLS. The requests then use TLS.
     Long { tls: bool },
@@ -56,8 +56,8 @@ pub(in crate::check) struct Report {
     /// Each echo server that was used, with its answer: true if the answer repeated our nonce, or the fault if there
     /// was no good answer.
     pub(super) answers: Vec<(Echo, Result<bool, Fault>)>,
-    /// The canary that was fetched (its index in the settings), its digest, and true if the digest differed from the
-    /// known digest twice. `None` if no canary arrived completely.
+    /// The canary (a page that is the same for all clients) that was fetched: its index in the settings, its digest,
+    /// and true if the digest differed from the known digest twice. `None` if no canary arrived completely.
     pub(super) canary: Option<(usize, Digest, bool)>,
     pub(super) timings: Timings,
 }

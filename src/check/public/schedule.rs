@@ -21,7 +21,7 @@ pub(super) struct Terms {
     pub(super) working_every: Duration,
     /// How many failures in a row lead to giving up a proxy.
     pub(super) remove_after: u32,
-    /// True if the long test is enabled.
+    /// True if the long test (many requests, one after another) is enabled.
     pub(super) long: bool,
 }
 
@@ -51,7 +51,7 @@ struct Scheduled {
     failures: u32,
     /// True if the proxy worked when it was last checked.
     works: bool,
-    /// True if the proxy has passed the long test since it began to work.
+    /// True if the proxy has passed the long test (many requests, one after another) since it began to work.
     lasts: bool,
     /// True if the proxy failed the long test. Only a passed long test resets this.
     doubted: bool,
@@ -107,7 +107,8 @@ impl PublicSchedule {
         self.queue.get(id).is_some_and(|entry| entry.works)
     }
 
-    /// Returns true if the proxy has failed the long test and has not passed it since.
+    /// Returns true if the proxy has failed the long test (many requests, one after another) and has not passed it
+    /// since.
     pub(super) fn is_doubted(&self, id: &ExitId) -> bool {
         self.queue.get(id).is_some_and(|entry| entry.doubted)
     }
@@ -143,7 +144,8 @@ impl PublicSchedule {
         }
     }
 
-    /// Takes the next proxy. The second value is true if the long test of this proxy is due.
+    /// Takes the next proxy to check. The second value is true if the long test (many requests, one after another) of
+    /// this proxy is due.
     pub(super) fn next(&mut self, now: Moment) -> Option<(ExitId, bool)> {
         let (id, class) = self.queue.take(now, &self.gates())?;
         Some((id, class == Class::Long as usize))

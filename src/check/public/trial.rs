@@ -228,8 +228,8 @@ impl Trial<'_> {
         }
     }
 
-    /// Fetches a canary, and fetches it a second time if its digest differs from the known digest. A page that does not
-    /// arrive completely is no sign of tampering.
+    /// Fetches a canary (a page that is the same for all clients), and fetches it a second time if its digest differs
+    /// from the known digest. A page that does not arrive completely is no sign of tampering.
     async fn fetch_canary(&mut self, mode: Mode, page: usize, truth: Option<Digest>) -> Result<(), RejectReason> {
         for _ in 0..2 {
             let asked = self.settings.canaries[page].clone();

@@ -14,7 +14,8 @@ pub(super) struct CheckRate {
     each: Duration,
     /// After a pause, as many events may begin at the same time as the rate allows within this time.
     burst: Duration,
-    /// When the last event would have begun if all events so far had begun exactly at the allowed rate.
+    /// Each event uses up the time `each`, one event after the other. This is the end of the time that is used up so
+    /// far.
     paid_until: Moment,
 }
 
@@ -35,7 +36,7 @@ impl CheckRate {
         self.paid_until = self.paid_until.max(now).after(self.each);
     }
 
-    /// Reverses the last [`Self::take`].
+    /// Reverses the last call of [`Self::take`], because the event did not begin after all.
     pub(super) fn give_back(&mut self) {
         self.paid_until = before(self.paid_until, self.each);
     }

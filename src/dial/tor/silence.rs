@@ -42,8 +42,9 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// `answer` is how long the exit and the target may take together, and `deadline` is the end of the whole dial. If
-    /// `answer` is short, all other times are shorter as well.
+    /// Returns the limits for a stream that starts at the time `now`. `answer` is how long the exit and the target may
+    /// take together, and `deadline` is the end of the whole dial. If `answer` is short, all other times are shorter as
+    /// well.
     pub(super) fn new(now: Instant, answer: Duration, deadline: Instant) -> Self {
         Self {
             slow: now + SLOW_ANSWER.min(answer / 6),
@@ -108,10 +109,10 @@ impl Evidence {
     }
 }
 
-/// Returns the error of a dial that got no further circuit because of `fault`, after its last circuit had failed with
-/// `before`. If the exit was silent on a circuit and then no other circuit to the exit was complete in time, the exit is
-/// at fault. If a relay before the exit was silent, that relay is still the only known cause. Otherwise the reason that
-/// there is no circuit counts.
+/// Returns the error of a dial whose last circuit failed with `before`, and which then got no other circuit because of
+/// `fault`. `None` in `before` means that the dial had no circuit yet. If the time ran out before another circuit was
+/// complete, `before` stays the result if it blames the exit for its silence, or an engine or a relay before the exit.
+/// In all other cases the result is `fault`.
 pub(super) fn without_another_circuit(before: Option<DialError>, fault: DialError) -> DialError {
     match (before, fault) {
         (Some(known @ (DialError::Exit(ExitFault::Hung) | DialError::Engine(_))), DialError::Deadline) => known,
@@ -140,7 +141,7 @@ mod tests {
         assert_eq!((limits, limits.early()), (want, now + 5 * SECOND));
         // A longer limit for the answer changes only the field `end`.
         assert_eq!(Limits::new(now, 20 * SECOND, far), Limits { end: now + 20 * SECOND, ..want });
-        // The deadline of the whole dial ends the stream, and nothing else.
+        // An early deadline of the whole dial also changes only the field `end`.
         assert_eq!(Limits::new(now, 12 * SECOND, now + SECOND), Limits { end: now + SECOND, ..want });
         let short = Limits::new(now, SECOND * 12 / 10, far);
         let want = Limits {

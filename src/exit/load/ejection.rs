@@ -20,8 +20,9 @@ use super::super::moment::Moment;
 /// only faults of the exit, so three in a row are not an accident. The clients of failed dials get another exit.
 const RUN: u64 = 3;
 
-/// The number of late dials in a row that eject an exit. One dial in twenty-five is late by chance. Three late dials in
-/// a row happen by chance once in fifteen thousand times.
+/// The number of late dials in a row that eject an exit. A dial is late if a later dial through another exit was
+/// faster. One dial in twenty-five is late by chance, so three in a row are late by chance once in fifteen thousand
+/// times.
 const LATE_RUN: u64 = 3;
 
 /// The shortest time that the run of late dials must last before it ejects the exit. When this machine or the exit's
@@ -153,8 +154,8 @@ impl Packed {
             (0, DialSpeed::Late) => Self { lates: (self.lates + 1).min(LATE_RUN), ..alive },
             (_, DialSpeed::Late) if self.trial => alive.out(true, now),
             (_, DialSpeed::Kept) if self.trial => alive.back(),
-            // The exit is ejected because it was slow. This dial says nothing about the speed now: either the dial
-            // began before the ejection, or there was no other dial to compare with.
+            // The exit is ejected because it was slow, and this dial does not show whether it still is: the dial began
+            // before the ejection, or there was no other dial to compare with.
             _ if self.late => alive,
             _ => alive.back(),
         }

@@ -61,7 +61,7 @@ async fn a_note_that_waits_for_the_disk_does_not_undo_a_later_commit() {
     meddle(&store, |db| db.pragma_update(None, "max_page_count", 1).unwrap()).await;
     let large = Write::PutMeta("large", "x".repeat(100_000));
     assert_eq!(store.commit(vec![large]).await, Err(StoreError::Refused(Fault::Full)));
-    store.note(Write::PutPin(pin_to(tor(2)))); // older than the next commit
+    store.note(Write::PutPin(pin_to(tor(2)))); // this note is older than the next commit of the same pin
     (0..50).for_each(|n| store.note(big_note(n)));
     healthy(&store, |health| matches!(health, Health::Failing { behind: 51, .. })).await;
     assert_eq!(store.commit(vec![Write::PutPin(pin_to(tor(3)))]).await, Ok(()), "a commit that fits is written");
@@ -209,7 +209,7 @@ async fn the_end_does_not_wait_for_a_disk_that_hangs() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     tokio::time::pause();
     while !store.stall.hangs() {
-        let _ = store.commit(vec![]).await; // hung, which is what the loop waits for
+        let _ = store.commit(vec![]).await; // the loop ends when the store has noticed that the disk hangs
     }
     store.close().await;
     other.execute_batch("ROLLBACK").unwrap();

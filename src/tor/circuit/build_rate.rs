@@ -38,8 +38,8 @@ pub enum BuildClass {
 /// from 1/20 to 1/5 works: clients keep most of the rate, and a check waits some seconds and not minutes.
 const SHARE: f64 = 1.0 / 8.0;
 
-/// The number of tokens below a full bucket to which checks may go. With 1.0, a check that starts a little late would
-/// find a full bucket, which gains no more tokens, and a part of the rate would be lost.
+/// Checks may take only this number of tokens of a full bucket; the rest stays for clients. With 1.0, the bucket would
+/// often be full before the next check starts. A full bucket gains no tokens, so a part of the rate would be lost.
 const CHECK_ROOM: f64 = 2.0;
 
 /// The part of the rate and of the burst that nudges (test circuits) may use. A nudge is one hop shorter than a circuit
@@ -87,8 +87,7 @@ impl BuildRate {
         self.at = self.at.max(now);
     }
 
-    /// Returns the number of tokens below which a build of this class must not take the bucket. The rest is for live
-    /// builds.
+    /// Returns how many tokens a build of this class must leave in the bucket for live builds.
     fn floor(&self, class: BuildClass) -> f64 {
         match class {
             BuildClass::Live | BuildClass::Nudge => 0.0,
@@ -107,8 +106,9 @@ impl BuildRate {
         }
     }
 
-    /// Returns the time at which a waiting class has waited for its share. From then on its next build goes before live
-    /// builds. `None` if no build of the class waits, or if the class has no share.
+    /// Returns the time from which the next build of this class goes before live builds, because the class has then
+    /// waited long enough for its share of the rate. `None` if no build of the class waits, or if the class has no
+    /// share.
     fn share_due(&self, class: BuildClass) -> Option<Instant> {
         let since = match class {
             BuildClass::Spare => self.spare_waits,

@@ -52,9 +52,9 @@ const CHECK_ATTEMPTS: u32 = 2;
 /// pause between two of them is far below a second. The next check of the exit comes much later.
 const CHECK_IDLE: Duration = Duration::from_secs(5);
 
-/// If the build of a circuit takes longer than this and a client waits for the circuit, a second build over another
-/// middle relay is started in parallel. On the public network about one build in twenty takes longer. Where 19 of 20
-/// builds are quicker than that, the second build is started earlier.
+/// If a client waits for a circuit whose build takes longer than this, a second build over another middle relay is
+/// started in parallel. On the public network about one build in twenty takes longer. The second build is started
+/// earlier if 19 of 20 recent builds needed less time than this.
 const SLOW_BUILD: Duration = Duration::from_secs(3);
 
 /// The least time before a second build is started in parallel. Not tuned: half of all builds on the public network take
@@ -62,7 +62,7 @@ const SLOW_BUILD: Duration = Duration::from_secs(3);
 const SLOW_BUILD_MIN: Duration = Duration::from_secs(1);
 
 /// A circuit that carried more bytes than this in the last second is busy: new streams use other circuits. In a test on
-/// loopback one circuit carried twice as much when its congestion window was the limit (8.5 MB/s).
+/// loopback, the congestion window limited one circuit to about twice this value (8.5 MB/s).
 const BUSY_BYTES: u64 = 4_000_000;
 
 /// A circuit with at least this number of streams is also busy. Any value from 6 to 16 works: a browser opens six

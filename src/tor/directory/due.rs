@@ -60,8 +60,8 @@ pub(super) struct Files {
     pub(super) microdescs: [Option<FileState>; 2],
 }
 
-/// When the directory is read again because microdescriptors are missing. The pauses double until a new consensus
-/// arrives.
+/// Decides when the directory is read again because microdescriptors are missing. The pause before each further read
+/// doubles, until a new consensus arrives.
 #[derive(Debug, Default)]
 pub(super) struct Repair {
     valid_after: Option<SystemTime>,
@@ -97,7 +97,8 @@ pub(super) fn in_folder(
     now: Instant,
 ) -> bool {
     let Some(copy) = copy else { return true };
-    // Files that were never read may contain what the files of other engines lack.
+    // This is also true for the files of an engine that were never read, because they may contain microdescriptors that
+    // the files of other engines lack.
     let changed = last != Some(files);
     let is_newer = files.valid_after > copy.valid_after;
     let may_repair = files.valid_after == copy.valid_after && repair.is_due(copy, now);

@@ -60,8 +60,9 @@ impl FirstHop {
         changes
     }
 
-    /// Records that a question, which was sent at the time `sent`, got no answer in time. Returns true if this confirms
-    /// the silence, which was not confirmed before. A question that is older than the last answer proves nothing.
+    /// Records that a question to the first hop, sent at the time `sent`, got no answer in time. Returns true if this
+    /// question is the one that confirms the silence of the first hop. A question that is older than the last answer
+    /// proves nothing.
     pub(super) fn unanswered(&mut self, source: Source, sent: Instant) -> bool {
         if self.heard.is_some_and(|heard| heard >= sent) {
             return false;
@@ -81,7 +82,8 @@ impl FirstHop {
         !was_silent
     }
 
-    /// Lets a silence begin again at `now`, because tor connects to the first hop again.
+    /// Sets the beginning of a silence to `now`, because tor connects to the first hop again. Does nothing if the first
+    /// hop is not silent.
     pub(super) fn restart(&mut self, now: Instant) {
         if self.is_silent() {
             self.since = Some(now);

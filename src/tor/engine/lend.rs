@@ -29,8 +29,7 @@ pub(in crate::tor) struct Circuits {
     /// The guard or bridge where new paths begin. `None` until the guard or bridge is chosen.
     pub(super) entry: Option<Entry>,
     waiters: HashMap<WaiterId, oneshot::Sender<Result<Lease, LeaseFault>>>,
-    /// The builds for which tor has not sent a circuit id yet, by build id. The field `launched` contains the builds
-    /// that have a circuit id, by circuit id.
+    /// The build id → a build for which tor has not sent a circuit id yet. After that, the build moves to `launched`.
     pub(super) asked: HashMap<BuildId, PlannedBuild>,
     pub(super) launched: HashMap<CircuitId, PlannedBuild>,
     pub(super) nudges: Nudges,

@@ -31,12 +31,12 @@ use crate::tor::path::Link;
 /// from 1, and those of trials (tests of guards) from 1 << 63.
 const TAGS: u64 = 1 << 62;
 
-/// The least time between two nudges (test circuits) over the same link because of streams that wait. It is longer than
-/// the time that tor waits for the answer to a stream.
+/// The least time between two nudges (test circuits) over the same link because streams wait for answers. This time is
+/// longer than the time that tor waits for the answer to a stream.
 const AGAIN: Duration = Duration::from_secs(15);
 
-/// The least time between two nudges over the same link because a relay closed circuits. A nudge that was sent before
-/// the relay closed them is of no use.
+/// The least time between two nudges (test circuits) over the same link because a relay closed circuits. A nudge shows
+/// nothing about circuits that were closed after it was sent, so another nudge must follow soon.
 const AGAIN_AFTER_CUT: Duration = Duration::from_secs(3);
 
 /// The largest number of links over which a nudge (test circuit) is built at the same time. Guards count the circuits
@@ -75,7 +75,7 @@ impl Nudges {
         self.last.get(&link).is_none_or(|last| now.saturating_duration_since(*last) >= again)
     }
 
-    /// Returns true if no nudge was sent over the link since the time `cut`.
+    /// Returns true if no nudge (test circuit) was sent over the link since the time `cut`.
     fn is_older(&self, link: Link, cut: Instant) -> bool {
         self.last.get(&link).is_none_or(|last| *last < cut)
     }
@@ -94,7 +94,7 @@ impl Nudges {
         }
     }
 
-    /// Removes and returns the nudges that got no answer within the time `answer`.
+    /// Removes and returns the nudges (test circuits) that got no answer within the time `answer`.
     fn silent(&mut self, answer: Duration, now: Instant) -> Vec<Silent> {
         let last = &self.last;
         let sent = |link: &Link| last.get(link).copied().unwrap_or(now);
@@ -136,10 +136,11 @@ impl Engine {
         self.act(|circuits, _| circuits.nudges.last.get(&link).copied())
     }
 
-    /// Sends nudges (test circuits) over the links of circuits that use a relay of a circuit that was cut: closed by a
-    /// relay. `cut` says when each of these relays was last in such a circuit. Removes the relays over whose links a
-    /// nudge was sent since then. The others must wait, because a nudge was sent a moment earlier, or there are too
-    /// many nudges at the same time.
+    /// Called after relays closed circuits, because other circuits through the same relays may be dead too. `cut` maps
+    /// each relay of the closed circuits to the time when the last of them was closed. Each link (first two relays) of
+    /// the circuits through such a relay is tested with a nudge (test circuit), unless a nudge was sent over the link
+    /// since that time. A relay is removed from `cut` once all these nudges are sent. A nudge must wait for a later
+    /// call if another one was sent over its link a moment ago, or if too many nudges are under way.
     pub(super) fn suspect(self: &Arc<Self>, cut: &mut HashMap<Fingerprint, Instant>) {
         cut.retain(|relay, at| {
             let (links, room) = self.act(|circuits, _| {
@@ -152,8 +153,8 @@ impl Engine {
         });
     }
 
-    /// Builds a test circuit over a link. Returns false if it must wait: the last one over this link was sent less than
-    /// `again` ago, or the limit on the rate of builds does not allow it.
+    /// Builds a test circuit over a link. Returns false if the test circuit must wait: the last one over this link was
+    /// sent less than `again` ago, or the limit on the rate of builds does not allow another one.
     fn nudge(self: &Arc<Self>, link: Link, again: Duration) -> bool {
         let Some(live) = self.live() else { return true };
         let tag = self.act(|circuits, now| {
@@ -198,9 +199,10 @@ impl Engine {
         was_one
     }
 
-    /// Ends the dials that wait on circuits over links whose nudge (test circuit) got no answer. If the guard answered
-    /// and the second relay did not, gives up these circuits. Otherwise the guard may be at fault, which
-    /// `engine/first_hop.rs` decides: these nudges are returned, each with the time when it was sent.
+    /// Looks for nudges (test circuits) that got no answer, and ends the dials that wait on circuits over the same two
+    /// relays. If the guard answered the nudge and the second relay did not, these circuits get no new streams. If the
+    /// guard did not answer, it may be at fault, which `engine/first_hop.rs` decides. So such nudges are returned, each
+    /// with the time when it was sent.
     pub(super) fn end_silent(self: &Arc<Self>) -> Vec<(Source, Instant)> {
         let (mut unanswered, answer) = (Vec::new(), self.fleet.answer_time());
         for Silent { link, circuit, reached, sent } in self.act(|circuits, now| circuits.nudges.silent(answer, now)) {

@@ -120,7 +120,7 @@ pub(in crate::tor) async fn run(engine: Arc<Engine>) {
         engine.lost();
         engine.fleet.let_go(engine.id);
         held.keep_guards(&engine).await;
-        // tor ends by itself when the control connection that owns tor is dropped.
+        // Dropping the control connection makes tor end, because this connection owns tor (`TAKEOWNERSHIP`).
         held.control = None;
         if let Some(process) = held.process.take() {
             process.end(None).await;

@@ -76,14 +76,14 @@ struct Session<'a> {
     hop: FirstHop,
     /// When the entry was found to be silent. `None` while the entry answers.
     silent_since: Option<Instant>,
-    /// True if, at some time of this silence, no engine had a guard that answered. False again after tor has connected
-    /// anew.
+    /// True if the guards of all engines were silent at some time since this engine's entry fell silent. False again
+    /// after tor has connected to the entry anew.
     outage: bool,
     /// True while tor does not answer commands, so nothing is known about the guard.
     deaf: bool,
-    /// True if the guards that failed during this silence no longer count as failed.
+    /// True if the failures of guards since the entry fell silent were withdrawn, because this machine had no network.
     withdrawn: bool,
-    /// True if the gateway could connect to the guard's address during this silence.
+    /// True if the gateway itself (not tor) could connect to the guard's address since the guard fell silent.
     reachable: bool,
     recovery: Recovery,
     /// The sender through which a probe (a connection to the guard's address) reports whether it succeeded.
@@ -95,8 +95,8 @@ struct Session<'a> {
     /// The time when the directory of relays must be read again. `None` if no read is due.
     directory_due: Option<Instant>,
     guard_due: Instant,
-    /// The relays, without the guards, of circuits that were closed by a relay, and when each was last in such a
-    /// circuit. A relay is removed when this was looked into (`engine/nudge.rs`).
+    /// Relay → the time when a circuit through this relay was last closed by a relay. Guards are not in this map. A
+    /// relay is removed once the other circuits through this relay are being tested (`engine/nudge.rs`).
     cut: HashMap<Fingerprint, Instant>,
     /// The circuits that did not belong to the pool at the last check. A circuit that does not belong to it at the next
     /// check either is closed.
@@ -300,7 +300,7 @@ impl Session<'_> {
             if planned.is_none() && circ.reason == Some(CircReason::Destroyed) {
                 self.cut.extend(circ.path.iter().skip(1).map(|relay| (*relay, now)));
             }
-            let hops = planned.as_ref().map_or(0, |path| path.hops().len()); // unused if this is no build
+            let hops = planned.as_ref().map_or(0, |path| path.hops().len()); // not used for a complete circuit
             circuits.pool.gone(circ.id, LeaseFault::of_build(reached, hops, full), now);
             planned
         });

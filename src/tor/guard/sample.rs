@@ -11,7 +11,7 @@ use super::settings::past;
 use super::{Exclude, GuardState, is_excluded, seconds};
 use crate::exit::Fingerprint;
 
-/// One guard of the sample. All times are in seconds since 1970.
+/// One guard of the sample (the guards among which an engine chooses). All times are in seconds since 1970.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Candidate {
     #[serde(with = "super::hex")]
@@ -124,8 +124,8 @@ impl GuardState {
         }
     }
 
-    /// Draws new members until enough members are usable and not down, or until the sample is full. Returns the number
-    /// of guards in the directory.
+    /// Draws new members of the sample of guards until enough members are usable and not down, or until the sample is
+    /// full. Returns the number of guards in the directory.
     pub(super) fn extend<R: Rng + ?Sized>(
         &mut self,
         dir: &Netdir,

@@ -11,17 +11,17 @@ const DAY: u64 = 86_400;
 /// default of the specification.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    /// How long a guard stays in the sample, in seconds.
+    /// How long a guard stays in the sample (the guards among which an engine chooses), in seconds.
     pub(super) lifetime: u64,
     /// The least time that a confirmed guard stays in the sample, in seconds.
     pub(super) confirmed_lifetime: u64,
     /// How long a guard that is not listed any more stays in the sample, in seconds.
     pub(super) unlisted_lifetime: u64,
-    /// The largest number of members of the sample.
+    /// The largest number of guards in the sample (the guards among which an engine chooses).
     pub(super) max_sample: usize,
     /// The largest size of the sample, in percent of all guards in the directory.
     pub(super) max_sample_percent: usize,
-    /// How many members of the sample should be usable and not down.
+    /// How many guards of the sample should be usable and not down. If there are fewer, new ones are drawn.
     pub(super) min_fit: usize,
     /// The number of primary guards: the best guards, which are tried again sooner than others.
     pub(super) primary_guards: usize,

@@ -47,7 +47,8 @@ impl Weights {
         let position = |names: [Option<&str>; 4]| {
             let mut factors = [[UNIT; 2]; 4];
             for (place, (name, serving)) in names.iter().zip(["Wmb", "Wgb", "Web", "Wdb"]).enumerate() {
-                // An exit without the Guard flag is never a guard, so there is no such factor for the guard position.
+                // `name` is `None` only for exits without the Guard flag in the guard position. Such a relay is never a
+                // guard, so its factor is 0.
                 let (factor, serving) = (name.map_or(Some(0), read)?, read(serving)?);
                 let plain = factor * UNIT / scale;
                 factors[place] = [plain, plain * serving / scale];

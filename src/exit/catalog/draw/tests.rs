@@ -71,7 +71,8 @@ fn a_set_with_little_capacity_is_drawn_by_capacity_too() {
     (0..40).for_each(|n| weights[n * 70] = 1_000 * n as u32);
     let all = catalog(&weights);
     compare("a sparse set", &all, &set((0..40).map(|n| n * 70)), 2);
-    // A third of the slots, but with so little capacity that the table hardly ever hits the set.
+    // The set has a third of the slots, but so little of the capacity that a draw from the table hardly ever hits the
+    // set.
     let mut weights = vec![260_000; 300];
     (0..100).for_each(|n| weights[n * 3] = 40 * n as u32);
     let all = catalog(&weights);
@@ -80,8 +81,8 @@ fn a_set_with_little_capacity_is_drawn_by_capacity_too() {
 
 #[test]
 fn what_is_drawn_second_is_drawn_from_what_is_left() {
-    // Capacities 8192, 4096 and 2048 times five: the large one is nearly always among the first three, the small ones
-    // share the other places.
+    // One exit has the capacity 8192, one has 4096, and five have 2048 each. The largest is nearly always among the
+    // first three exits, and the small ones share the other places.
     let all = catalog(&[7_192, 3_096, 1_048, 1_048, 1_048, 1_048, 1_048]);
     let mut rng = SmallRng::seed_from_u64(3);
     let mut second = 0;
@@ -89,7 +90,7 @@ fn what_is_drawn_second_is_drawn_from_what_is_left() {
         let drawn = all.draw(&set(0..7), 2, &mut rng);
         second += u32::from(drawn[0] == Slot(0) && drawn[1] == Slot(1));
     }
-    // 8192 / 22528 × 4096 / 14336, with a standard deviation of 43.
+    // The expected number is 20,000 × 8192/22528 × 4096/14336 = 2,078, with a standard deviation of 43.
     assert!(second.abs_diff(2_078) < 215, "{second}");
 }
 

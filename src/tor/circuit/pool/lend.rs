@@ -21,8 +21,8 @@ impl Pool {
         }
         let Requester { isolation, class } = who;
         if let Some(doomed) = self.doomed_own(key, isolation) {
-            // The replacement is built as a spare, so another isolation key can use it if no further request with this
-            // key comes.
+            // The circuit that replaces the doomed one is built as a spare. So a request with another isolation key can
+            // use the new circuit if no further request with this key comes.
             if class == BuildClass::Live && !self.builds.values().any(|build| build.key == key) {
                 self.enqueue(key, None, BuildClass::Spare);
             }

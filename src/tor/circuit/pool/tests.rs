@@ -48,7 +48,7 @@ impl Bed {
         self.pool.tick(self.now);
     }
 
-    /// Returns the builds that the pool asked for.
+    /// Returns the circuit builds that the pool wants to start.
     fn builds(&mut self) -> Vec<BuildId> {
         let effects = self.pool.effects();
         let builds =
@@ -69,7 +69,7 @@ impl Bed {
         id
     }
 
-    /// Completes every build that the pool asked for. Returns which waiting request got which circuit.
+    /// Completes every circuit build that the pool wants to start. Returns which waiting request got which circuit.
     fn complete_all(&mut self) -> Vec<(WaiterId, CircuitId)> {
         for build in self.builds() {
             self.complete(build);

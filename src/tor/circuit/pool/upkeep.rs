@@ -32,7 +32,8 @@ impl Pool {
                 *state = BuildState::Launched(state.since().unwrap_or(now), circuit);
                 self.launched.insert(circuit, build);
             }
-            // The pool gave up this build before tor answered. So the circuit must be closed here.
+            // The pool gave up this build before tor answered the command to build the circuit. So the circuit is
+            // closed.
             None => self.effects.push(Effect::Close(circuit)),
         }
     }
@@ -192,8 +193,8 @@ impl Pool {
             let Some(owner) = build.owner.filter(|_| build.class == BuildClass::Live) else { continue };
             let age = build.state.since().map(|at| now.saturating_duration_since(at));
             let count = slow.entry((build.key, owner)).or_default();
-            // A second build is started only for a count of 1. So a build that is not slow, or that has not begun,
-            // counts as two.
+            // This count decides whether a second build is started: only if it is 1, which means exactly one slow
+            // build. A build that is not slow, or that has not begun, adds 2 and so prevents a second build.
             *count += if age.is_some_and(|age| age >= patience) { 1 } else { 2 };
         }
         for ((key, owner), count) in slow {

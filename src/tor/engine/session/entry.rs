@@ -21,7 +21,8 @@ use crate::tor::fleet::Alert;
 use crate::tor::liveness::Decision;
 use crate::tor::path::Entry;
 
-/// A tick may be late by this time on a busy machine. Only a longer delay counts as sleep of the machine.
+/// On a busy machine, a tick may come late by up to this time. Only a longer delay is taken as a sign that the machine
+/// slept.
 const LEAST_SLEEP: Duration = Duration::from_secs(3);
 
 impl Session<'_> {
@@ -64,8 +65,8 @@ impl Session<'_> {
         fleet.liveness().heard(self.engine.id, false, Instant::now());
         let mut state = self.engine.guard();
         state.note_success(guard, SystemTime::now(), &mut rand::rng());
-        // Until this answer, nothing could connect. So the guards that failed meanwhile are tried again first. This
-        // happens once in each silence.
+        // Before this answer, no relay answered any engine. So the failures of guards since the entry fell silent are
+        // withdrawn, and these guards are tried again first. This happens once in each silence.
         if let Some(since) = self.silent_since.filter(|_| !was_proven && !self.withdrawn) {
             state.withdraw(SystemTime::now() - since.elapsed());
             self.withdrawn = true;
@@ -85,7 +86,7 @@ impl Session<'_> {
         if let Hop::Silent(since) = self.hop.state() {
             self.silent_since.get_or_insert(since);
         }
-        self.hop.restart(now); // what answered before this moment says nothing about the cause
+        self.hop.restart(now); // only answers after this moment can show that the network works
         self.engine.set_silent(true);
         let all = self.engine.fleet.liveness().silent(self.engine.id, now);
         self.engine.streams().all_unanswered(StreamFault::FirstHop);
@@ -158,7 +159,7 @@ impl Session<'_> {
         self.recovery.heard();
         self.silent_since = None;
         if let Some(was) = was.filter(|_| self.engine.is_silent()) {
-            self.engine.fleet.avoid(was.id()); // other engines must not use a guard that hangs as a middle
+            self.engine.fleet.avoid(was.id()); // it hangs, so no engine may use it as a middle relay
             let hung = self.engine.act(|circuits, now| circuits.pool.hang_through(was.id(), now));
             hung.into_iter().for_each(|circuit| self.engine.streams().unanswered(circuit, StreamFault::FirstHop));
         }
@@ -192,7 +193,8 @@ impl Session<'_> {
         if let Some(sent) = build.filter(|sent| now.saturating_duration_since(*sent) >= answer) {
             self.miss(Source::Build, sent);
         }
-        // If a question has waited for a third of the allowed time, a second question is sent over another path.
+        // If the guard has not answered a circuit for a third of the allowed time, the guard is tested with a circuit
+        // over another path.
         let waits = |sent: &Instant| now.saturating_duration_since(*sent) >= answer / 3;
         let in_doubt = build.into_iter().chain(nudge).any(|sent| waits(&sent) && self.hop.heard() < Some(sent));
         let is_asked = self.engine.fleet.liveness().asks(self.engine.id);
@@ -204,14 +206,14 @@ impl Session<'_> {
         }
     }
 
-    /// Returns true while tor does not answer commands. Requests then ask other engines, and nothing is concluded about
-    /// guards. The minute's upkeep ends a tor that stays like this.
+    /// Returns true while tor does not answer commands. Requests then ask other engines, and no guard counts as at
+    /// fault. If tor stays silent, the check of tor that runs once a minute ends this run of tor.
     fn is_deaf(&mut self, answer: Duration, now: Instant) -> bool {
         let build = self.engine.act(|circuits, _| circuits.pool.oldest_command());
         let sent = build.into_iter().chain(self.trials.oldest_command()).min();
         let deaf = sent.is_some_and(|sent| now.saturating_duration_since(sent) >= answer);
         if deaf && self.trials.oldest_command().is_none() {
-            self.test_entry(); // tor's answer to this command ends the state, however long that takes
+            self.test_entry(); // tor is deaf until it has answered this command
         }
         if std::mem::replace(&mut self.deaf, deaf) != deaf {
             self.engine.set_silent(deaf || self.hop.is_silent());
@@ -232,7 +234,8 @@ impl Session<'_> {
         self.outage |= !self.engine.fleet.liveness().is_proven();
         let decision = self.engine.fleet.liveness().decide(since, self.reachable, timeout, now);
         match (decision, self.entry()) {
-            // After an outage, the old connection may be silent only because TCP has not yet sent the lost data again.
+            // If the network was down for a time, the guard may only seem silent, because TCP has not yet sent the lost
+            // data again. So the guard is not blamed then.
             (Decision::Blame, Some(Entry::Guard(guard))) if !self.outage => {
                 self.engine.guard().note_down(guard, SystemTime::now());
                 self.find_entry().await;
@@ -317,9 +320,9 @@ impl Session<'_> {
     async fn reconnect(&mut self, now: Instant) {
         (self.outage, self.reachable) = (false, self.recovery.was_reached());
         self.hop.restart(now);
-        self.engine.fleet.liveness().silent(self.engine.id, now); // engines then test their guards again
+        self.engine.fleet.liveness().silent(self.engine.id, now); // makes the other engines test their guards
         if self.engine.attach.is_some() {
-            return; // other programs may use an attached tor too
+            return; // other programs may use an attached tor too, so its connections stay
         }
         tracing::info!(engine = self.engine.id.0, "tor connects to its guard anew");
         for value in ["1", "0"] {

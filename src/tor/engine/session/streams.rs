@@ -53,8 +53,8 @@ impl Session<'_> {
         self.on_used(stream.circuit, true);
     }
 
-    /// Records, once per circuit, whether the circuit worked at its first use. This counts for the statistics of its
-    /// guard. `well` is true if the circuit worked.
+    /// Records whether a circuit worked at its first use: `well` is true if it did. The result counts for the
+    /// statistics of the circuit's guard. Further calls for the same circuit do nothing.
     fn on_used(&self, circuit: Option<CircuitId>, well: bool) {
         let Some(circuit) = circuit else { return };
         let first = self.engine.act(|circuits, _| circuits.pool.prove(circuit));

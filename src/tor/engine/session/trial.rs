@@ -90,12 +90,12 @@ impl Trials {
         self.running.values().any(|trial| trial.circuit == Some(circuit))
     }
 
-    /// Returns true if a test of this guard runs whose answer is not late yet.
+    /// Returns true if this guard is being tested and its answer is not late yet.
     fn tests(&self, guard: Fingerprint) -> bool {
         self.running.values().any(|trial| trial.guard == guard && !trial.late)
     }
 
-    /// Returns true if a test of this entry runs, however long it has been running.
+    /// Returns true if this entry (guard or bridge) is being tested, even if its answer is already late.
     pub(super) fn is_testing(&self, entry: Option<Entry>) -> bool {
         self.running.values().any(|trial| entry.is_some_and(|entry| entry.id() == trial.guard))
     }
@@ -119,7 +119,8 @@ impl Trials {
         late.collect()
     }
 
-    /// Returns when the oldest of the commands was sent that build a test circuit and that tor has not answered yet.
+    /// Returns the time at which the oldest command to build a test circuit was sent, among the commands that tor has
+    /// not answered yet. `None` if tor has answered all of them.
     pub(super) fn oldest_command(&self) -> Option<Instant> {
         self.running.values().filter(|trial| trial.circuit.is_none()).map(|trial| trial.began).min()
     }
@@ -144,15 +145,16 @@ impl Trials {
 }
 
 impl Session<'_> {
-    /// Tests a guard that is not in use, because it is better than the guard in use or may replace it. Does nothing if
-    /// a test of it runs.
+    /// Tests a guard that is not in use: either it is better than the guard in use, or it may replace a silent one.
+    /// Does nothing while an earlier test of it may still be answered in time, or while the pause after failed tests
+    /// lasts.
     pub(super) fn try_guard(&mut self, guard: Fingerprint) {
         if self.trials.may_test_another(Instant::now()) {
             self.test(Entry::Guard(guard), guard);
         }
     }
 
-    /// Tests the guard or bridge in use. Does nothing if a test of it runs.
+    /// Tests the guard or bridge in use. Does nothing while an earlier test of it may still be answered in time.
     pub(super) fn test_entry(&mut self) {
         if let Some(entry) = self.entry() {
             self.test(entry, entry.id());

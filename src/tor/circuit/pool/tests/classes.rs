@@ -160,13 +160,13 @@ fn the_door_counts_the_quickest_build_and_retry_after_a_slow_one() {
             bed.launch(build)
         };
         bed.pass(SECOND * took);
-        bed.builds(); // a second build beside a slow one
+        bed.builds(); // starts a second build beside a slow one
         bed.pool.built(id, Arc::from([]), bed.now);
     }
     bed.pass(600 * SECOND);
     bed.pool.effects();
     bed.ask(3, 7); // takes the only token
-    bed.ask(4, 7); // waits for a second
+    bed.ask(4, 7); // waits one second for the next token
     assert_eq!(bed.ask_for(5, client(7), Duration::from_millis(3999)), LeaseAnswer::Busy);
     assert_eq!(bed.pool.retry_after(bed.now), Duration::from_secs_f64(2.0 / 0.75) + 4 * SECOND);
     assert!(matches!(bed.ask_for(5, client(7), 4 * SECOND), LeaseAnswer::Wait(_)), "two tokens and a quick build");
