@@ -125,10 +125,10 @@ impl Evaluator {
         self.echoes.iter().map(EchoServer::repeats).collect()
     }
 
-    /// Sorts the echo servers for the next check of an exit. If the exit showed wrong certificates of one host, TLS
-    /// servers of other hosts come first, because a second host condemns the exit. TLS servers of that one host come
-    /// next, because the true certificate of the host clears the exit. Servers without TLS can show neither, and come
-    /// last.
+    /// Sorts the echo servers for the next check of an exit. If the exit showed wrong certificates of one host, a TLS
+    /// server of another host comes first, because a second host condemns the exit. A TLS server of that one host comes
+    /// next, because the true certificate of the host clears the exit. A check that passes asks only two servers, so
+    /// both must be among the first two. Servers without TLS can show neither, and come last.
     pub(super) fn sort_echoes(&self, exit: &ExitId, echoes: &mut [usize]) {
         let forged: Vec<_> = self.evidence.forged_hosts(exit).collect();
         if forged.is_empty() {
@@ -138,6 +138,10 @@ impl Evaluator {
             let page = &self.settings.echoes[*echo];
             (page.tls.is_none(), forged.contains(&&page.target.host))
         });
+        let is_forged = |echo: &usize| forged.contains(&&self.settings.echoes[*echo].target.host);
+        if let Some(first) = echoes.iter().position(is_forged).filter(|first| *first > 1) {
+            echoes[1..=first].rotate_right(1);
+        }
     }
 
     /// Returns true if the exit tampered at one host, but not yet at a second host.

@@ -217,6 +217,23 @@ fn an_interceptor_of_one_host_is_checked_again_once_and_at_another_host() {
     assert_eq!(echoes, [2, 0, 1], "nothing is known against this one");
     all.sort_echoes(&exit(9), &mut echoes);
     assert_eq!(echoes, [1, 0, 2]);
+    let settings = all.settings.clone();
+    let mut servers = ["https://three.test/ip", "http://plain.test/ip", "https://two.test/ip", "https://one.test/ip"];
+    for _ in 0..servers.len() {
+        servers.rotate_left(1);
+        let text = format!("[check]\necho = {servers:?}\n");
+        let check = crate::config::parse("test", &text, [], None).unwrap().0.check;
+        all.settings = Arc::new(Settings::of(&check).unwrap());
+        let mut echoes = [0, 1, 2, 3];
+        all.sort_echoes(&exit(9), &mut echoes);
+        let order = echoes.map(|echo| servers[echo]);
+        assert_eq!(
+            (order[1], order[3]),
+            ("https://one.test/ip", "http://plain.test/ip"),
+            "one server that can clear it"
+        );
+    }
+    all.settings = settings;
     assert_eq!(intercepts(&mut all, 0), [], "another check would show the same");
     assert_eq!(intercepts(&mut all, 1), []);
     assert!(all.condemned.contains(&exit(9)));

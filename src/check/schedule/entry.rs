@@ -76,8 +76,11 @@ pub(super) struct Scheduled {
     pub(super) asked: bool,
     /// True if the check of another exit showed that this exit must be checked once more.
     pub(super) again: bool,
-    /// How many checks in a row were not good.
+    /// How many checks were bad since the last good one.
     failures: u32,
+    /// How many checks in a row showed nothing about the exit, because an engine or an echo server failed. They say
+    /// nothing about how soon a bad exit should be checked again, so they are counted separately.
+    unclear: u32,
     /// How the last check of this exit ended.
     last: Ended,
     /// A number from 0 to 1 that spreads the times of the checks.
@@ -118,6 +121,7 @@ impl Scheduled {
             asked: false,
             again: false,
             failures: u32::from(bad),
+            unclear: 0,
             last: if bad { Ended::Bad } else { Ended::Good },
             random: 0.5,
         };
@@ -127,7 +131,7 @@ impl Scheduled {
 
     /// Returns true if the last check of the exit was good.
     pub(super) fn works(&self) -> bool {
-        self.tested && self.failures == 0
+        self.tested && self.failures + self.unclear == 0
     }
 
     /// Returns when the exit is due if no person, live request or other check wants a check of the exit.
@@ -137,11 +141,11 @@ impl Scheduled {
             Some(Want::Used) => terms.every,
             Some(Want::Reserve) => terms.reserve_every(),
             None if self.works() => return NEVER,
-            None if !self.tested && self.failures == 0 => return of_rank,
+            None if !self.tested && self.failures + self.unclear == 0 => return of_rank,
             None => terms.every.saturating_mul(SELDOM),
         };
         let Some(ended) = self.ended else { return now };
-        if self.failures == 0 {
+        if self.failures + self.unclear == 0 {
             return if self.tested { ended.after(spread(every, self.random)) } else { now };
         }
         let most = match self.want {
@@ -149,8 +153,8 @@ impl Scheduled {
             _ => terms.every.saturating_mul(SELDOM),
         };
         let pause = match self.last {
-            Ended::Open => doubled(OPEN_RETRY[0], self.failures, OPEN_RETRY[1]).min(terms.every),
-            Ended::TargetDown => doubled(RETRY.min(terms.every), self.failures, terms.every),
+            Ended::Open => doubled(OPEN_RETRY[0], self.unclear, OPEN_RETRY[1]).min(terms.every),
+            Ended::TargetDown => doubled(RETRY.min(terms.every), self.unclear, terms.every),
             Ended::Good | Ended::Bad => doubled(RETRY.min(terms.every), self.failures, most),
         };
         ended.after(spread(pause, self.random))
@@ -164,7 +168,7 @@ impl Scheduled {
     }
 
     pub(super) fn forget(&mut self, terms: &Terms, now: Moment) {
-        (self.tested, self.failures) = (false, 0);
+        (self.tested, self.failures, self.unclear) = (false, 0, 0);
         self.wanted(self.want, self.rank, terms, now);
     }
 
@@ -192,7 +196,11 @@ impl Scheduled {
         (self.ended, self.last, self.random) = (Some(now), how, random);
         self.urgent_from = now.after(URGENT_GAPS[usize::from(says_nothing)]);
         self.tested |= !says_nothing;
-        self.failures = if how == Ended::Good { 0 } else { self.failures.saturating_add(1) };
+        match how {
+            Ended::Good => (self.failures, self.unclear) = (0, 0),
+            Ended::Bad => (self.failures, self.unclear) = (self.failures.saturating_add(1), 0),
+            Ended::Open | Ended::TargetDown => self.unclear = self.unclear.saturating_add(1),
+        }
         if how == Ended::Good {
             self.confirmed = now;
         }

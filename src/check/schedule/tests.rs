@@ -126,6 +126,25 @@ fn without_uplink_one_check_runs_at_a_time() {
 }
 
 #[test]
+fn an_outage_makes_the_next_check_of_a_bad_exit_no_later() {
+    let mut schedule = schedule(TERMS, &[(1, good(2000))]);
+    let mut now = START;
+    let mut end = |schedule: &mut Schedule, how, now: &mut Moment| {
+        *now = schedule.wake().unwrap().max(*now);
+        assert_eq!(schedule.next(*now), Some(exit(1)));
+        schedule.ended(&exit(1), how, *now, 0.5);
+    };
+    for _ in 0..9 {
+        end(&mut schedule, Ended::Open, &mut now);
+    }
+    end(&mut schedule, Ended::Bad, &mut now);
+    assert_eq!(schedule.wake(), Some(now.after(Duration::from_secs(60))), "as after the first failure");
+    end(&mut schedule, Ended::Open, &mut now);
+    end(&mut schedule, Ended::Bad, &mut now);
+    assert_eq!(schedule.wake(), Some(now.after(Duration::from_secs(120))), "as after the second");
+}
+
+#[test]
 fn a_client_waits_only_for_an_exit_that_was_never_good() {
     let mut schedule = schedule(TERMS, &[(1, good(2000)), (2, NEW), (3, NEW)]);
     for id in [1, 2] {
@@ -214,7 +233,7 @@ fn an_exit_that_fails_is_checked_more_and_more_seldom() {
         ends.iter().for_each(|how| again(&mut schedule, *how));
         (0..20).for_each(|_| again(&mut schedule, Ended::Bad));
         let every = if want_as == Want::Used { 1800 } else { 7200 };
-        assert_eq!(pauses[..8], [60, 120, 240, every, 2, 4, 240, 480]);
+        assert_eq!(pauses[..8], [60, 120, 240, every, 2, 4, 60, 60]);
         assert_eq!(pauses[27], most.as_secs());
     }
 }
