@@ -258,7 +258,7 @@ impl Tor {
         let mut may_move = way.own.is_none() && way.class == BuildClass::Live;
         let mut engines = VecDeque::from(engines);
         while let Some(engine) = engines.pop_front() {
-            let patience = Some(ENGINE_WAIT).filter(|_| !engines.is_empty());
+            let patience = Some(ENGINE_WAIT).filter(|_| engines.iter().any(|other| !other.is_silent()));
             let answer = tokio::select! {
                 biased;
                 answer = engine.ask(key, who, patience, deadline) => answer,

@@ -175,6 +175,11 @@ impl GuardState {
         candidate.reach = Reach::Yes;
         candidate.failing_since = None;
         candidate.confirmed.get_or_insert(blur);
+        // Another guard that answered a test earlier may be down by now, so it must answer again before it is used.
+        if self.current == Some(guard) {
+            let others = self.sample.iter_mut().filter(|candidate| candidate.id != guard);
+            others.for_each(Candidate::was_up_once);
+        }
         let offline = now.saturating_sub(self.last_success) > self.settings.internet_likely_down;
         self.last_success = now;
         // If no guard had a success for a long time, our own network was down. So failures in that time say nothing

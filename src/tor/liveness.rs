@@ -53,6 +53,18 @@ pub(super) enum Decision {
     TestAnother,
 }
 
+/// The facts about a guard that is silent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GuardSilence {
+    /// When the silence was confirmed first.
+    pub(super) began: Instant,
+    /// When the silence was confirmed, or when tor last connected to the guard anew. The guard has to answer after this
+    /// time.
+    pub(super) since: Instant,
+    /// True if the gateway could connect to the guard's address.
+    pub(super) reachable: bool,
+}
+
 impl Liveness {
     /// Records that a relay answered this engine. `own` is true if the relay was the engine's own guard.
     pub(super) fn heard(&mut self, engine: EngineId, own: bool, now: Instant) {
@@ -100,16 +112,16 @@ impl Liveness {
         self.engines.values().any(|seen| seen.heard.is_some_and(|heard| heard > since))
     }
 
-    /// Decides what to do about a guard that has been silent since the time `since`. `reachable` is true if the gateway
-    /// could connect to the guard's address. `timeout` is the time-out of a build.
-    pub(super) fn decide(&self, since: Instant, reachable: bool, timeout: Duration, now: Instant) -> Decision {
+    /// Decides what to do about a silent guard. `timeout` is the time-out of a build.
+    pub(super) fn decide(&self, silence: GuardSilence, timeout: Duration, now: Instant) -> Decision {
+        let GuardSilence { began, since, reachable } = silence;
         let lasted = now.saturating_duration_since(since);
         let wait = timeout * if self.engines.len() > 1 { TOGETHER } else { ALONE };
         if lasted < timeout * GRACE.0 / GRACE.1 {
             Decision::Wait
         } else if self.is_alive_since(since) {
             Decision::Blame
-        } else if reachable || lasted >= wait {
+        } else if reachable || now.saturating_duration_since(began) >= wait {
             Decision::TestAnother
         } else {
             Decision::Wait
@@ -131,7 +143,10 @@ mod tests {
     fn a_guard_is_blamed_only_if_something_else_answered_later() {
         let (mut live, start) = (Liveness::default(), Instant::now());
         let (one, two) = (EngineId(1), EngineId(2));
-        let decide = |live: &Liveness, since, now| live.decide(after(start, since), false, TIMEOUT, after(start, now));
+        let decide = |live: &Liveness, since, now| {
+            let since = after(start, since);
+            live.decide(GuardSilence { began: since, since, reachable: false }, TIMEOUT, after(start, now))
+        };
         live.heard(one, true, start);
         live.heard(two, true, after(start, 5));
         assert_eq!(decide(&live, 4, 6), Decision::Wait, "it has 3 s");
@@ -144,7 +159,9 @@ mod tests {
     #[test]
     fn another_guard_is_tested_soon_by_a_lonely_engine_and_late_by_several() {
         let (mut live, start) = (Liveness::default(), Instant::now());
-        let decide = |live: &Liveness, reachable, now| live.decide(start, reachable, TIMEOUT, after(start, now));
+        let decide = |live: &Liveness, reachable, now| {
+            live.decide(GuardSilence { began: start, since: start, reachable }, TIMEOUT, after(start, now))
+        };
         live.heard(EngineId(0), true, start);
         assert_eq!(decide(&live, false, 39), Decision::Wait);
         assert_eq!(decide(&live, false, 40), Decision::TestAnother);
@@ -153,6 +170,11 @@ mod tests {
         assert_eq!(decide(&live, false, 1800), Decision::TestAnother);
         assert_eq!(decide(&live, true, 2), Decision::Wait);
         assert_eq!(decide(&live, true, 3), Decision::TestAnother, "its machine is there, and it says nothing");
+        // tor has connected anew every 5 minutes, which makes the silence no shorter.
+        let anew = GuardSilence { began: start, since: after(start, 1796), reachable: false };
+        assert_eq!(live.decide(anew, TIMEOUT, after(start, 1798)), Decision::Wait, "the guard has 3 s to answer");
+        assert_eq!(live.decide(anew, TIMEOUT, after(start, 1799)), Decision::Wait);
+        assert_eq!(live.decide(anew, TIMEOUT, after(start, 1800)), Decision::TestAnother);
         live.forget(EngineId(1));
         assert_eq!(decide(&live, false, 40), Decision::TestAnother);
     }

@@ -44,6 +44,11 @@ impl Owned {
         self.inner().engines.values().cloned().collect()
     }
 
+    /// Returns the engine of this route. `None` if the engine does not run yet.
+    pub(super) fn running(&self, own: OwnEngine) -> Option<Arc<Engine>> {
+        self.inner().engines.get(&own).cloned()
+    }
+
     /// Returns the engine of this route. If the engine does not run yet, starts it.
     pub(super) fn get(&self, own: OwnEngine, fleet: &Arc<Fleet>) -> Arc<Engine> {
         let mut inner = self.inner();

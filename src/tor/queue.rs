@@ -56,7 +56,8 @@ impl Tor {
     /// Returns the engines that can carry the streams of a route now. `own` is the engine that only this route uses.
     /// `None` if the route shares engines with others.
     fn carriers(&self, own: Option<OwnEngine>) -> Vec<Arc<Engine>> {
-        let mut engines = own.map_or_else(|| self.engines.to_vec(), |own| vec![self.owned.get(own, &self.fleet)]);
+        let mut engines =
+            own.map_or_else(|| self.engines.to_vec(), |own| self.owned.running(own).into_iter().collect());
         engines.retain(|engine| engine.live().is_some());
         engines
     }

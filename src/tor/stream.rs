@@ -120,9 +120,9 @@ impl Doubt {
         self.engine.lend_again(self.run, self.circuit)?.expect(false).ok()
     }
 
-    /// Returns true if the first relay of the engine's circuits has answered after the time `since`.
+    /// Returns true if the first relay of this circuit has answered after the time `since`.
     pub fn first_hop_answered(&self, since: Instant) -> bool {
-        self.engine.first_hop_answered(since)
+        self.engine.first_hop_of_answered(self.run, self.circuit, since)
     }
 }
 

@@ -33,8 +33,8 @@ pub(in crate::tor) struct Circuits {
     pub(super) asked: HashMap<BuildId, PlannedBuild>,
     pub(super) launched: HashMap<CircuitId, PlannedBuild>,
     pub(super) nudges: Nudges,
-    /// When the first relay of a circuit last answered, in this run of tor. `None` if it has not answered.
-    first_hop_answered: Option<Instant>,
+    /// The first relay of circuits (a guard or bridge) → when it last answered, in this run of tor.
+    first_hops: HashMap<Fingerprint, Instant>,
 }
 
 impl Circuits {
@@ -47,14 +47,15 @@ impl Circuits {
             asked: HashMap::new(),
             launched: HashMap::new(),
             nudges: Nudges::default(),
-            first_hop_answered: None,
+            first_hops: HashMap::new(),
         }
     }
 
-    /// Records that the first relay of a circuit answered at the time `at`. An answer is an extended circuit or data
+    /// Records that this first relay of a circuit answered at the time `at`. An answer is an extended circuit or data
     /// from the network.
-    pub(super) fn first_hop_answers(&mut self, at: Instant) {
-        self.first_hop_answered = self.first_hop_answered.max(Some(at));
+    pub(super) fn first_hop_answers(&mut self, relay: Fingerprint, at: Instant) {
+        let last = self.first_hops.entry(relay).or_insert(at);
+        *last = at.max(*last);
     }
 
     /// Returns the actions that the pool requests, together with the data for them. The caller must release the lock
@@ -159,15 +160,20 @@ impl Engine {
         self.live().ok_or(LeaseFault::NotReady)?;
         let (tell, told) = oneshot::channel();
         let (run, until, asked) = self.act(|circuits, now| {
+            // The guard may have fallen silent since the caller chose this engine. All requests that waited then were
+            // refused, and a request that came later would wait in vain.
+            if self.is_silent() {
+                return (circuits.run, deadline, Err(LeaseFault::FirstHop));
+            }
             let queued = circuits.pool.queue_wait(key, who.isolation, now);
             let until = patience.map_or(deadline, |patience| deadline.min(now + queued + patience));
             let asked = circuits.pool.ask(key, who, deadline, now);
             if let LeaseAnswer::Wait(waiter) = asked {
                 circuits.waiters.insert(waiter, tell);
             }
-            (circuits.run, until, asked)
+            (circuits.run, until, Ok(asked))
         });
-        match asked {
+        match asked? {
             LeaseAnswer::Lent(circuit, path) => Ok(Lease { engine: self.clone(), run, circuit, path }),
             LeaseAnswer::Wait(waiter) => {
                 self.bell.notify_one();
@@ -199,7 +205,18 @@ impl Engine {
 
     /// Returns true if the first relay of a circuit has answered after the time `since`.
     pub(in crate::tor) fn first_hop_answered(&self, since: Instant) -> bool {
-        self.circuits().first_hop_answered.is_some_and(|at| at > since)
+        self.circuits().first_hops.values().any(|at| *at > since)
+    }
+
+    /// Returns true if the first relay of this circuit has answered after the time `since`. If the circuit does not
+    /// exist any more, any first relay counts.
+    pub(in crate::tor) fn first_hop_of_answered(&self, run: u64, circuit: CircuitId, since: Instant) -> bool {
+        let circuits = self.circuits();
+        let first = circuits.pool.link(circuit).filter(|_| circuits.run == run).map(|[first, _]| first);
+        match first {
+            Some(first) => circuits.first_hops.get(&first).is_some_and(|at| *at > since),
+            None => circuits.first_hops.values().any(|at| *at > since),
+        }
     }
 
     /// Frees the place on a circuit after its lease was dropped. Does nothing if the circuit belongs to an earlier run
@@ -271,7 +288,7 @@ impl Engine {
             circuits.asked.clear();
             circuits.launched.clear();
             circuits.nudges = Nudges::default();
-            circuits.first_hop_answered = None;
+            circuits.first_hops.clear();
             circuits.pool.lost();
         });
     }

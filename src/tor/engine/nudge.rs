@@ -23,7 +23,7 @@ use super::Engine;
 use super::first_hop::Source;
 use crate::exit::Fingerprint;
 use crate::tor::control::Command;
-use crate::tor::event::CircuitId;
+use crate::tor::event::{Circ, CircuitId};
 use crate::tor::fault::StreamFault;
 use crate::tor::path::Link;
 
@@ -46,6 +46,7 @@ const AT_ONCE: usize = 8;
 #[derive(Debug)]
 struct Running {
     link: Link,
+    sent: Instant,
     /// True once the first of the two relays of the test circuit has answered.
     reached: bool,
 }
@@ -54,7 +55,8 @@ struct Running {
 #[derive(Debug, Default)]
 pub(super) struct Nudges {
     next: u64,
-    asked: HashMap<u64, Link>,
+    /// The tag of the command → the link, and the time when the command was sent.
+    asked: HashMap<u64, (Link, Instant)>,
     running: HashMap<CircuitId, Running>,
     /// The link (two relays) → the time of its last nudge (test circuit).
     last: HashMap<Link, Instant>,
@@ -84,30 +86,24 @@ impl Nudges {
         self.next += 1;
         let tag = TAGS | self.next;
         self.last.insert(link, now);
-        self.asked.insert(tag, link);
+        self.asked.insert(tag, (link, now));
         tag
     }
 
     fn answered(&mut self, tag: u64, circuit: Option<CircuitId>) {
-        if let (Some(link), Some(circuit)) = (self.asked.remove(&tag), circuit) {
-            self.running.insert(circuit, Running { link, reached: false });
+        if let (Some((link, sent)), Some(circuit)) = (self.asked.remove(&tag), circuit) {
+            self.running.insert(circuit, Running { link, sent, reached: false });
         }
     }
 
     /// Removes and returns the nudges (test circuits) that got no answer within the time `answer`.
     fn silent(&mut self, answer: Duration, now: Instant) -> Vec<Silent> {
-        let last = &self.last;
-        let sent = |link: &Link| last.get(link).copied().unwrap_or(now);
-        let late = |link: &Link| now.saturating_duration_since(sent(link)) >= answer;
-        let asked = self.asked.extract_if(|_, link| late(link));
-        let asked = asked.map(|(_, link)| Silent { link, circuit: None, reached: false, sent: sent(&link) });
-        let running = self.running.extract_if(|_, running| late(&running.link));
-        let running = running.map(|(id, Running { link, reached })| Silent {
-            link,
-            circuit: Some(id),
-            reached,
-            sent: sent(&link),
-        });
+        let late = |sent: Instant| now.saturating_duration_since(sent) >= answer;
+        let asked = self.asked.extract_if(|_, (_, sent)| late(*sent));
+        let asked = asked.map(|(_, (link, sent))| Silent { link, circuit: None, reached: false, sent });
+        let running = self.running.extract_if(|_, running| late(running.sent));
+        let running =
+            running.map(|(id, Running { link, sent, reached })| Silent { link, circuit: Some(id), reached, sent });
         let silent = asked.chain(running).collect();
         self.last.retain(|_, at| now.saturating_duration_since(*at) < AGAIN);
         silent
@@ -116,8 +112,8 @@ impl Nudges {
     /// Returns when the oldest nudge (test circuit) that the guard has not answered was sent. `None` if there is no
     /// such nudge.
     pub(super) fn oldest_unanswered(&self) -> Option<Instant> {
-        let running = self.running.values().filter(|running| !running.reached).map(|running| &running.link);
-        self.asked.values().chain(running).filter_map(|link| self.last.get(link)).min().copied()
+        let running = self.running.values().filter(|running| !running.reached).map(|running| running.sent);
+        self.asked.values().map(|(_, sent)| *sent).chain(running).min()
     }
 
     /// Returns how many more nudges (test circuits) may be sent now.
@@ -180,10 +176,10 @@ impl Engine {
 
     /// Records that a circuit was extended by one relay, so its guard has answered. If the circuit is a nudge (test
     /// circuit), the nudge records this too.
-    pub(super) fn nudge_extended(self: &Arc<Self>, circuit: CircuitId) {
+    pub(super) fn nudge_extended(self: &Arc<Self>, circ: &Circ) {
         self.act(|circuits, now| {
-            circuits.first_hop_answers(now);
-            if let Some(running) = circuits.nudges.running.get_mut(&circuit) {
+            circ.path.first().into_iter().for_each(|first| circuits.first_hop_answers(*first, now));
+            if let Some(running) = circuits.nudges.running.get_mut(&circ.id) {
                 running.reached = true;
             }
         });
@@ -207,9 +203,15 @@ impl Engine {
         let (mut unanswered, answer) = (Vec::new(), self.fleet.answer_time());
         for Silent { link, circuit, reached, sent } in self.act(|circuits, now| circuits.nudges.silent(answer, now)) {
             circuit.into_iter().for_each(|circuit| self.close(circuit));
+            let is_entry = self.circuits().entry.is_some_and(|entry| entry.id() == link[0]);
             let (over, fault) = if reached {
                 self.fleet.avoid(link[1]);
                 (self.act(|circuits, now| circuits.pool.hang_over(link, now)), StreamFault::Middle)
+            } else if !is_entry {
+                // These circuits begin at the guard that the engine used before. Its silence says nothing about the
+                // present guard.
+                self.fleet.avoid(link[0]);
+                (self.act(|circuits, now| circuits.pool.hang_through(link[0], now)), StreamFault::FirstHop)
             } else {
                 // If tor itself has not answered the command, this says nothing about the guard.
                 unanswered.extend(circuit.map(|_| (Source::Nudge(link[1]), sent)));
@@ -279,6 +281,17 @@ mod tests {
         let of = |n: u8, circuit, reached| Silent { link: link(n), circuit, reached, sent: start };
         assert_eq!(silent, [of(1, Some(CircuitId(1)), false), of(2, Some(CircuitId(2)), true), of(3, None, false)]);
         assert_eq!(nudges.silent(answer, start + answer), []);
+    }
+
+    #[test]
+    fn a_second_nudge_over_a_link_makes_the_first_no_younger() {
+        let (mut nudges, start) = (Nudges::default(), Instant::now());
+        let tag = nudges.begin(link(1), start);
+        nudges.answered(tag, Some(CircuitId(1)));
+        nudges.begin(link(1), start + AGAIN_AFTER_CUT);
+        assert_eq!(nudges.oldest_unanswered(), Some(start));
+        let silent = nudges.silent(AGAIN_AFTER_CUT, start + AGAIN_AFTER_CUT);
+        assert_eq!(silent, [Silent { link: link(1), circuit: Some(CircuitId(1)), reached: false, sent: start }]);
     }
 
     #[test]

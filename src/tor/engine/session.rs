@@ -163,6 +163,7 @@ impl Session<'_> {
         self.refresh_directory().await;
         while self.engine.fleet.netdir().is_none() {
             sleep(BOOTSTRAP_LOOK).await; // tor has the directory, but has not written its files yet
+            self.live.control.enough_directory().await.map_err(text)?; // fails if tor has ended
             self.refresh_directory().await;
         }
         self.directory.mark_unchanged();
@@ -232,11 +233,14 @@ impl Session<'_> {
                 let path = self.engine.act(|circuits, now| {
                     // The event counts the bytes of the last second. So the newest of these bytes may be one second
                     // old.
-                    if let Some(at) = now.checked_sub(Duration::from_secs(1)).filter(|_| bw.read > 0) {
-                        circuits.first_hop_answers(at);
+                    let link = circuits.pool.link(bw.id);
+                    if let (Some(at), Some([first, _])) =
+                        (now.checked_sub(Duration::from_secs(1)).filter(|_| bw.read > 0), link)
+                    {
+                        circuits.first_hop_answers(first, at);
                     }
                     circuits.pool.carried(bw.id, bw.read.saturating_add(bw.written), now);
-                    circuits.pool.link(bw.id)
+                    link
                 });
                 if bw.read > 0 && path.is_some_and(|[first, _]| self.is_entry(first)) {
                     self.hear();
@@ -257,7 +261,7 @@ impl Session<'_> {
     }
 
     fn on_answer(&mut self, tag: u64, circuit: Option<CircuitId>) {
-        if !self.trials.answered(tag, circuit) && !self.engine.nudge_answered(tag, circuit) {
+        if !self.trials.answered(tag, circuit, Instant::now()) && !self.engine.nudge_answered(tag, circuit) {
             self.engine.answered(BuildId(tag), circuit);
         }
     }
@@ -273,13 +277,13 @@ impl Session<'_> {
             CircStatus::Failed | CircStatus::Closed if self.trials.is_one(circ.id) => self.tried(&circ, true).await,
             CircStatus::Built | CircStatus::Failed | CircStatus::Closed if self.engine.nudge_done(circ.id) => {}
             CircStatus::Extended => {
-                self.engine.nudge_extended(circ.id);
+                self.engine.nudge_extended(&circ);
                 self.engine.act(|circuits, now| circuits.pool.extended(circ.id, circ.path.len(), now));
             }
             CircStatus::Built => {
                 let path: Arc<[Fingerprint]> = circ.path.into();
                 let planned = self.engine.act(|circuits, now| {
-                    circuits.first_hop_answers(now);
+                    path.first().into_iter().for_each(|first| circuits.first_hop_answers(*first, now));
                     circuits.pool.built(circ.id, path, now);
                     circuits.finish(circ.id, CircStatus::Built)
                 });

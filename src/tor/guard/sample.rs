@@ -66,6 +66,12 @@ impl Candidate {
         }
     }
 
+    pub(super) fn was_up_once(&mut self) {
+        if self.reach == Reach::Yes {
+            self.reach = Reach::Maybe;
+        }
+    }
+
     /// Returns the time when this guard may be tried again, in seconds since 1970.
     pub(super) fn retry_at(&self) -> u64 {
         let down_for = self.last_tried.saturating_sub(self.failing_since.unwrap_or(self.last_tried));

@@ -151,6 +151,25 @@ fn moves_on_when_the_guard_is_down_and_comes_back() {
 }
 
 #[test]
+fn a_guard_that_answered_long_ago_must_answer_again() {
+    let mut bench = Bench::new(read(&guards(5), ""));
+    let first = bench.guard(0);
+    bench.works(first, 0);
+    bench.fails(first, 100);
+    let second = bench.choose(100).unwrap().guard;
+    bench.works(second, 101);
+    assert_eq!(bench.guard(101), second);
+    bench.choose(700).unwrap();
+    bench.works(first, 701);
+    assert_eq!(bench.guard(701), first);
+    bench.works(first, 702);
+    assert!(bench.state.is_up(first) && !bench.state.is_up(second));
+    bench.fails(first, 90_000);
+    let choice = bench.choose(90_000).unwrap();
+    assert_eq!((choice.guard, choice.trial), (second, true));
+}
+
+#[test]
 fn retries_ever_less_often() {
     let mut bench = Bench::new(read(&guards(2), ""));
     let (first, mut now) = (bench.guard(0), 0);

@@ -53,6 +53,8 @@ impl Pool {
             Some(owner) => owner == isolation && circuit.streams < self.limits.streams && !circuit.hung,
             None => !circuit.doomed,
         };
+        let usable =
+            |circuit: &Circuit| usable(circuit) && (circuit.doomed || !circuit.is_dirty(self.limits.dirty, now));
         let ids = self.by_key.get(&key).map_or(&[][..], Vec::as_slice);
         if ids.iter().filter_map(|id| self.circuits.get(id)).any(usable) {
             return Duration::ZERO;

@@ -29,7 +29,8 @@ impl Pool {
     pub fn launched(&mut self, build: BuildId, circuit: CircuitId, now: Instant) {
         match self.builds.get_mut(&build) {
             Some(Build { state, .. }) => {
-                *state = BuildState::Launched(state.since().unwrap_or(now), circuit);
+                // From now on the relays can answer. The time that tor took for the command is not theirs.
+                *state = BuildState::Launched(now, circuit);
                 self.launched.insert(circuit, build);
             }
             // The pool gave up this build before tor answered the command to build the circuit. So the circuit is

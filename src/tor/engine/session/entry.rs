@@ -18,7 +18,7 @@ use crate::tor::engine::guarding::Chosen;
 use crate::tor::event::{OrConn, OrStatus};
 use crate::tor::fault::{LeaseFault, StreamFault};
 use crate::tor::fleet::Alert;
-use crate::tor::liveness::Decision;
+use crate::tor::liveness::{Decision, GuardSilence};
 use crate::tor::path::Entry;
 
 /// On a busy machine, a tick may come late by up to this time. Only a longer delay is taken as a sign that the machine
@@ -43,19 +43,23 @@ impl Session<'_> {
             liveness.heard(self.engine.id, true, now);
             was_proven
         };
+        self.recovery.heard();
         if !self.hop.answered(now) {
             return;
         }
         if let Some(Entry::Guard(guard)) = self.entry() {
             self.engine.guard().note_success(guard, SystemTime::now(), &mut rand::rng());
         }
-        self.recovery.heard();
-        (self.silent_since, self.outage, self.withdrawn, self.reachable) = (None, false, false, false);
+        self.forget_silence();
         self.engine.set_silent(false);
         if !was_proven {
             self.engine.fleet.alert(Alert::NetworkReached { engine: self.engine.id });
         }
         self.show_health();
+    }
+
+    fn forget_silence(&mut self) {
+        (self.silent_since, self.outage, self.withdrawn, self.reachable) = (None, false, false, false);
     }
 
     /// Records that a guard other than the entry answered a test.
@@ -157,7 +161,7 @@ impl Session<'_> {
         self.engine.enter_at(entry);
         self.hop = FirstHop::default();
         self.recovery.heard();
-        self.silent_since = None;
+        self.forget_silence();
         if let Some(was) = was.filter(|_| self.engine.is_silent()) {
             self.engine.fleet.avoid(was.id()); // it hangs, so no engine may use it as a middle relay
             let hung = self.engine.act(|circuits, now| circuits.pool.hang_through(was.id(), now));
@@ -232,7 +236,9 @@ impl Session<'_> {
         }
         let timeout = self.engine.fleet.settings.load().circuit_timeout;
         self.outage |= !self.engine.fleet.liveness().is_proven();
-        let decision = self.engine.fleet.liveness().decide(since, self.reachable, timeout, now);
+        let began = self.silent_since.unwrap_or(since);
+        let silence = GuardSilence { began, since, reachable: self.reachable };
+        let decision = self.engine.fleet.liveness().decide(silence, timeout, now);
         match (decision, self.entry()) {
             // If the network was down for a time, the guard may only seem silent, because TCP has not yet sent the lost
             // data again. So the guard is not blamed then.

@@ -75,9 +75,10 @@ impl Trials {
 
     /// Handles tor's answer to the command that built a test circuit. Returns false if the tag belongs to something
     /// else.
-    pub(super) fn answered(&mut self, tag: u64, circuit: Option<CircuitId>) -> bool {
+    pub(super) fn answered(&mut self, tag: u64, circuit: Option<CircuitId>, now: Instant) -> bool {
         match (circuit, self.running.get_mut(&tag)) {
-            (Some(_), Some(trial)) => trial.circuit = circuit,
+            // The relay can answer only after tor has begun, so a slow answer of tor itself must not count.
+            (Some(_), Some(trial)) => (trial.circuit, trial.began) = (circuit, now),
             (None, _) => {
                 self.running.remove(&tag);
             }
@@ -172,7 +173,7 @@ impl Session<'_> {
         let Some(path) = path else { return };
         let tag = self.trials.begin(guard, Instant::now());
         if self.live.control.extend_circuit(path.hops(), tag).is_err() {
-            self.trials.answered(tag, None);
+            self.trials.answered(tag, None, Instant::now());
         }
     }
 
@@ -227,7 +228,7 @@ mod tests {
         let tag = trials.begin(guard(1), start);
         assert!(tag >= TAGS && trials.tests(guard(1)) && !trials.tests(guard(2)));
         assert_eq!((trials.oldest_command(), trials.late(answer, start + answer)), (Some(start), vec![]));
-        assert!(trials.answered(tag, Some(CircuitId(7))) && !trials.answered(5, Some(CircuitId(8))));
+        assert!(trials.answered(tag, Some(CircuitId(7)), start) && !trials.answered(5, Some(CircuitId(8)), start));
         assert!(trials.is_one(CircuitId(7)) && !trials.is_one(CircuitId(8)));
         assert_eq!(trials.oldest_command(), None);
         assert_eq!(trials.late(answer, start + answer / 2), []);
@@ -238,7 +239,7 @@ mod tests {
         assert_eq!(trials.take(CircuitId(7)), Some(late), "a late answer still counts");
         assert_eq!(trials.take(CircuitId(7)), None);
         let refused = trials.begin(guard(1), start);
-        assert!(trials.answered(refused, None) && !trials.tests(guard(1)));
+        assert!(trials.answered(refused, None, start) && !trials.tests(guard(1)));
         trials.begin(guard(1), start);
         trials.clear();
         assert!(!trials.tests(guard(1)));

@@ -237,6 +237,21 @@ fn the_wait_in_the_queue_is_zero_where_a_circuit_is_there() {
 }
 
 #[test]
+fn a_circuit_that_is_too_old_for_new_streams_shortens_no_wait() {
+    let mut bed = Bed::new(Limits { burst: 1, ..LIMITS });
+    bed.ask(1, 7);
+    bed.complete_all();
+    let wait = |bed: &Bed| bed.pool.queue_wait(key(1), iso(7), bed.now);
+    bed.pass(LIMITS.dirty - SECOND);
+    bed.ask(2, 7);
+    assert_eq!(wait(&bed), Duration::ZERO, "the circuit may be used");
+    bed.pass(SECOND);
+    bed.ask(3, 7);
+    bed.ask(4, 7);
+    assert!(!wait(&bed).is_zero(), "a download goes on, and new streams need another circuit");
+}
+
+#[test]
 fn what_is_a_slow_build_follows_the_latest_builds() {
     for (took, slow) in [(0, 1000), (1500, 1500), (9000, 3000)] {
         let mut bed = Bed::new(LIMITS);
