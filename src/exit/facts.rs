@@ -147,7 +147,7 @@ pub enum Verdict {
 pub struct Marks {
     /// The exit connects to sites from several addresses. Strict routes cannot use such an exit.
     pub several_ips: bool,
-    /// The exit tampered with traffic and is never used again.
+    /// The exit tampered with traffic: it is condemned, and nobody uses it.
     pub bad_for_good: bool,
     /// The source has not listed the exit for so long that the exit is given up. Open tunnels may finish, and no new
     /// tunnel begins.

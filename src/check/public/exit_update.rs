@@ -56,9 +56,10 @@ pub(super) fn bad(why: &str, now: Moment) -> Change {
     })
 }
 
-/// Returns the change that records that a proxy tampers or intercepts. Such a proxy is never used again.
+/// Returns the change that records that a proxy tampers or intercepts. Nobody uses the proxy until the
+/// condemnation ends (`check/condemnation.rs`).
 pub(super) fn condemned(id: &ExitId, reason: RejectReason, now: Moment) -> Change {
-    tracing::info!(exit = %id, why = %reason, "a public proxy is condemned: it is never used again");
+    tracing::info!(exit = %id, why = %reason, "a public proxy is condemned: it is not used for two weeks");
     let bad = bad(&reason.to_string(), now);
     Box::new(move |known| {
         bad(known);

@@ -10,8 +10,9 @@ use metrics::{counter, gauge, histogram};
 use rand::seq::IteratorRandom as _;
 use rand::{Rng, RngExt};
 
+use super::super::condemnation;
 use super::super::due_queue::Ended;
-use super::super::exit_update::Geo;
+use super::super::exit_update::{Geo, pardon};
 use super::super::results::{Checked, Results, SETTLE};
 use super::super::worker::{CheckState, Urgency};
 use super::evaluator::PublicEvaluator;
@@ -174,6 +175,10 @@ impl CheckState for PublicTesterState {
         self.schedule.list(listed, now);
         self.evaluator.keep(&ids);
         self.results.keep(|id| ids.contains(id));
+        let condemned = snapshot.catalog.iter().filter(|exit| exit.id().source() == Source::Public);
+        let ended = condemned.filter(|exit| condemnation::has_ended(exit.known(), now));
+        let pardoned: Vec<_> = ended.map(|exit| pardon(exit, now)).collect();
+        self.results.add(pardoned, now);
     }
 
     fn hasten(&mut self, exit: &ExitId, urgency: Urgency, snapshot: &Snapshot, now: Moment) -> bool {
@@ -402,6 +407,28 @@ mod tests {
         let able = setup.known().public.unwrap();
         assert_eq!((able.passed, able.asked), (17, 20));
         assert!(setup.tester.unpublished.is_empty());
+    }
+
+    #[test]
+    fn a_condemned_proxy_is_tested_again_after_two_weeks() {
+        let mut setup = Setup::new();
+        let condemned = exit_update::condemned(&setup.id, RejectReason::Changes, START);
+        let mut edit = setup.snapshot.catalog.edit();
+        edit.learn(&setup.id, condemned);
+        setup.snapshot.catalog = edit.finish();
+        let end = START.after(condemnation::CONDEMNED_FOR);
+        for (now, ended) in [(Moment(end.0 - 1), false), (end, true)] {
+            setup.tester.look(&setup.snapshot, now);
+            let job = setup.tester.next(&setup.snapshot, now, &mut setup.rng);
+            assert!(job.is_none(), "nobody tests a condemned proxy");
+            setup.now = end;
+            let writes = setup.publish();
+            let rows = writes.iter().filter(|write| matches!(write, Write::PutPublic(row) if !row.condemned)).count();
+            assert_eq!((setup.known().marks.bad_for_good, rows), (!ended, usize::from(ended)));
+        }
+        assert_eq!(setup.known().verdict, Verdict::Untested, "a test comes before the first use");
+        setup.tester.look(&setup.snapshot, end);
+        assert!(setup.tester.next(&setup.snapshot, end, &mut setup.rng).is_some());
     }
 
     #[test]
