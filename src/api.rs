@@ -175,7 +175,8 @@ pub fn start(
     }
     let gate = Gate { access, throttle: Arc::default() };
     let gate = axum::middleware::from_fn_with_state(gate, auth::gate);
-    // The layer that is added last handles a request first. So a request that `gate` refuses also has an id.
+    // The layer that is added last handles a request first. Here this is the layer that assigns ids, so a request that
+    // `gate` refuses also has an id.
     let app = endpoints::router(wiring.clone(), extra).layer(gate).layer(axum::middleware::from_fn(request_id::follow));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (failed, outcome) = std::sync::mpsc::channel();

@@ -1,12 +1,14 @@
 //! Checks of exits: probes through an exit, what the probes show, and when the next check of the exit is due.
 //!
-//! No connection uses an exit before this module has found that the exit works. The recorded address of an exit is the
-//! address that checks saw from outside, because the address that a relay announces may differ. So the first connection
-//! through an exit waits for a check, and a check for which a live request waits starts before all other checks.
+//! No connection uses an exit before a check has found that the exit works. So the first connection through an exit
+//! waits for a check. A check for which a live request waits starts before all other checks.
 //!
-//! The code is pure except for two parts. An [`ExitDialer`] opens streams: [`TorExitDialer`], or a simulated dialer in
-//! tests. The loop in `check/worker.rs` passes messages between the running checks, the tester's state and
-//! [`crate::state`].
+//! A check also records the address of an exit, as servers outside see it. The address that a relay announces may be
+//! another one.
+//!
+//! The code is pure (without I/O) except for two parts. An [`ExitDialer`] opens streams: [`TorExitDialer`], or a
+//! simulated dialer in tests. The loop in `check/worker.rs` passes messages between the running checks, the tester's
+//! state and [`crate::state`].
 //!
 //! Next: `check/tester_state.rs` (which checks are due, and which results came back), `check/round.rs` (one check),
 //! `check/verdict.rs` (the verdict on one check), `check/evaluator.rs` (verdicts that need the results of other exits),
@@ -127,10 +129,9 @@ impl Handle {
         self.requests.one(exit).await
     }
 
-    /// Checks all exits of the batch, in the order of the schedule, and yields each result when it is known; `None` for
-    /// an exit that cannot be checked. The stream ends after the last result. If the caller drops the stream earlier,
-    /// the checks continue, and their results are in the snapshot. So a later call may leave out exits with a recent
-    /// result.
+    /// Checks all exits of the batch, in the order of the schedule. Returns a channel that yields each result as soon
+    /// as it is known, and `None` for an exit that cannot be checked. The channel ends after the last result. If the
+    /// caller drops the channel earlier, the checks continue, and their results appear in the snapshot of the state.
     pub async fn pass(&self, batch: CheckBatch) -> mpsc::UnboundedReceiver<(ExitId, Option<Checked>)> {
         self.requests.many(batch).await
     }

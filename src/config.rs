@@ -4,12 +4,14 @@
 //! If everything is valid, the result is a [`Config`]. Its types hold only valid values, so no other room needs to
 //! check them. Otherwise the result is [`Faults`] with *all* faults, so a user can correct the file in one go.
 //!
-//! A configuration is made in four steps. First, `config/tree.rs` reads the text into values that know their line.
-//! Second, `config/env.rs` adds the values of environment variables. Third, `config/deserialize.rs` converts the tree
-//! into the structs of `config/schema.rs`, and reports unknown keys and values of a wrong type. The schema lists every
-//! key with its default. Fourth, a module for each section (`config/gateway.rs`, `config/check.rs`, …) validates what
-//! the values mean. A section that finds a fault reports it and continues with a default value, and the whole result is
-//! dropped at the end.
+//! A configuration is made in four steps. First, `config/tree.rs` reads the text into a tree of values that know their
+//! line. Second, `config/env.rs` adds the values of environment variables. Third, `config/deserialize.rs` converts the
+//! tree into the structs of `config/schema.rs` (every key with its default), and reports unknown keys and values of a
+//! wrong type. Fourth, a module for each section (`config/gateway.rs`, `config/check.rs`, …) validates what the values
+//! mean.
+//!
+//! A module that finds a fault reports the fault and continues with a default value, so one run finds all faults. If
+//! there is any fault, the whole configuration is dropped at the end.
 //!
 //! This room opens no port and creates no file. But it reads the files that the configuration names, so a missing
 //! certificate is found before the old process is stopped.

@@ -2,9 +2,11 @@
 //! from other servers.
 //!
 //! The page at `/` needs no token, because it contains no data. The page requests all data from the API, with the token
-//! that the user typed. The token stays in the memory of the page. A browser must check for a new version of this page
-//! each time. All other files have URLs that contain a digest of all files (`/console/DIGEST/app.js`), so browsers may
-//! cache these files for ever. A new binary has a new digest, so files of two versions are never mixed.
+//! that the user typed. The token stays in the memory of the page.
+//!
+//! A browser must check for a new version of the page at `/` each time. All other files have URLs that contain a digest
+//! of all files (`/console/DIGEST/app.js`), so browsers may cache these files for ever. A new binary has a new digest,
+//! so files of two versions are never mixed.
 //!
 //! The content security policy of the page (`POLICY`) forbids everything that the console does not need: scripts and
 //! styles inside the page, anything from another origin, frames, and HTML that is made from text (trusted types). So

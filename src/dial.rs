@@ -1,10 +1,11 @@
 //! Opens streams to exits and targets. No other room (folder in `src`) opens sockets to the outside.
 //!
 //! For every kind of exit the caller of a dial gets one of two results: a [`Stream`] that is already connected to the
-//! target, or a [`DialError`]. The error tells the caller whose fault the failure was. After a fault of the exit, the
-//! caller tries another exit. A fault of the target would be the same through every exit, so the client gets the error.
-//! A fault of the engine means that this gateway failed. A stream is a bare socket, because the relay of bytes works on
-//! bare sockets.
+//! target, or a [`DialError`]. A stream is a bare socket, because the code that relays bytes works on bare sockets.
+//!
+//! A [`DialError`] tells the caller whose fault the failure was. After a fault of the exit, the caller tries another
+//! exit. A fault of the target would be the same through every exit, so the client gets the error. A fault of the
+//! engine (a tor process) means that this gateway itself failed.
 //!
 //! Next: `dial/tor.rs` (a Tor circuit that the gateway chose), `dial/public.rs` (a public proxy), `dial/direct.rs` (no
 //! exit).

@@ -2,9 +2,11 @@
 //! here does no I/O.
 //!
 //! Each exit has an [`ExitId`]. The id of a relay is its fingerprint. The id of a public proxy is its protocol and
-//! address. Checks observe the IP that sites see. This observed IP is stored apart from the announced IP, because the
-//! traffic of a relay often leaves from another address than the relay announces. Countries and pins use the observed
-//! IP.
+//! address.
+//!
+//! Checks observe the IP that sites see. This observed IP of an exit is stored apart from the announced IP, because the
+//! traffic of a relay often leaves from another address than the relay announces. The country of an exit and the
+//! address that a pin promises come from the observed IP.
 //!
 //! Next: `exit/facts.rs` (what is known of one exit), `exit/capacity.rs` (how much it can carry), `exit/catalog.rs`
 //! (all exits, indexed), `exit/load.rs` (what changes with every connection). [`crate::route`] chooses among exits.

@@ -3,8 +3,10 @@
 //!
 //! [`socks`] and [`http`] parse the two client protocols and do no I/O. [`connection`] runs these parsers on a client's
 //! socket. [`gate`] is the interface between connections and exits. [`outbound`] implements this interface: it chooses
-//! an exit and opens a stream through the exit. A request that fails ends with a [`failure`]. An open tunnel is carried
-//! by [`relay`]. [`record`] writes the result of each connection to the metrics and to the access log.
+//! an exit and opens a stream through the exit.
+//!
+//! [`failure`] lists the ways in which a request can fail. [`relay`] carries an open tunnel. [`record`] writes the
+//! result of each connection to the metrics and to the access log.
 
 pub mod client;
 pub mod connection;

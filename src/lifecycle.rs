@@ -2,10 +2,11 @@
 //! `src`) spawns tasks.
 //!
 //! After a signal the gateway takes no new work, but open connections may finish for a while (`lifecycle.drain`, the
-//! grace period). For these two steps there are two tokens. [`Tasks::stopping`] means "no new work": listeners close,
-//! and workers leave their loops. [`Tasks::killed`] means that the grace period is over: tunnels end immediately. Every
-//! task is spawned and tracked here, because a shutdown does not wait for a task that is not tracked. For example,
-//! hyper does not track the connections that it has upgraded.
+//! grace period). Each of the two steps has a token. [`Tasks::stopping`] means "no new work": listeners close, and
+//! workers leave their loops. [`Tasks::killed`] means that the grace period is over: tunnels end immediately.
+//!
+//! Every task is spawned and tracked here, because a shutdown does not wait for a task that is not tracked. For
+//! example, the HTTP library hyper does not track the connections that it has upgraded.
 //!
 //! A panic is a bug and is counted. But a panic ends only one connection or one run of a worker, never the gateway:
 //! [`Tasks::spawn`] catches the panic, and [`Tasks::supervise`] restarts the worker after a pause.

@@ -1,9 +1,11 @@
 //! The limits of clients: which keys exist and how much each key may use, how many wrong keys an address may try, and
 //! which targets are forbidden.
 //!
-//! A connection takes an [`Admission`] when its client is accepted. Dropping the admission ends the count, so the count
-//! cannot be forgotten when a connection ends. The counters are atomics. The tables of addresses are sharded, and each
-//! lock is held only for one look-up. No function in this module waits.
+//! A connection takes an [`Admission`] when its client is accepted. The admission counts this connection until it is
+//! dropped, so the counter is also decreased if the connection ends by a panic.
+//!
+//! No function in this module waits: the counters are atomics, the tables of addresses are sharded, and each lock is
+//! held only for one look-up.
 //!
 //! Next: `limit/allowance.rs` (how much one key or one address may use), `limit/auth_throttle.rs` (wrong keys),
 //! `limit/target.rs` (forbidden targets), `limit/bucket.rs` (bytes per second).
@@ -175,7 +177,8 @@ impl Limits {
             return Ok(Identity::anonymous());
         }
         let password = password.filter(|password| !password.is_empty()).ok_or(KeyRefusal::NoKey)?;
-        // Every key is compared. If the loop stopped at the matching key, the duration would show which key was found.
+        // All keys are compared, even after one has matched. Otherwise the duration of the loop would show the position
+        // of the matching key.
         let matches = terms.keys.iter().enumerate().filter(|(_, (key, _))| key.secret.matches(password));
         let found = matches.fold(None, |found, (at, _)| found.or(Some(at)));
         let wait = self.0.throttle.check(client, password, found.is_some(), terms.damping, now);

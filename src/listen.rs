@@ -5,14 +5,16 @@
 //! first reserves the port. If the change fails, the reservation is dropped, which frees the port. [`start`] makes a
 //! [`Listener`] from a reservation.
 //!
-//! The loop takes a permit before it accepts a connection. If too many connections come, the other connections wait in
-//! the kernel's queue, where they use no file descriptor and no memory of the gateway. If no connection waits, the loop
-//! returns its permit before it sleeps. Otherwise a thousand idle ports would hold a thousand permits.
+//! The number of permits is the largest number of open connections. The loop takes a permit before it accepts a
+//! connection. If there is no permit, further connections wait in the kernel's queue, where they use no file descriptor
+//! and no memory of the gateway. If no connection waits, the loop returns its permit before it sleeps. Otherwise a
+//! thousand idle ports would hold a thousand permits.
 //!
-//! Only [`Listener::close`] and the shutdown end the loop. A failed accept has one of two causes. If only one
-//! connection is lost, the loop skips this connection. If the process lacks a resource, the loop pauses
-//! (`listen/accept.rs`). Connections continue after their port was closed, until they end or are cut
-//! (`listen/connection_set.rs`).
+//! An error never ends the loop: only [`Listener::close`] and the shutdown do. If accepting fails because of a single
+//! connection, the loop skips this connection. If accepting fails because the process lacks a resource, the loop pauses
+//! (`listen/accept.rs`).
+//!
+//! Connections continue after their port was closed, until they end or are cut (`listen/connection_set.rs`).
 //!
 //! Next: `gateway/connection.rs` handles the connections of the data path.
 

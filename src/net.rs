@@ -73,9 +73,9 @@ impl Host {
         if name.split('.').any(|label| label.is_empty() || label.len() > 63) {
             return Err(BadTarget::HostLabel);
         }
-        // Some resolvers read "127.1" and "0x7f.1" as addresses, but Rust does not. In DNS no last label of a name
-        // begins with a digit. So such a name is refused: a client could use it to bypass the rules on private
-        // addresses.
+        // A name whose last label begins with a digit is refused. No such name exists in DNS, but some resolvers read
+        // names such as "127.1" and "0x7f.1" as addresses, which Rust does not. So a client could use such a name to
+        // bypass the rules on private addresses.
         let last = name.rsplit('.').next().unwrap_or(name);
         if last.bytes().next().is_some_and(|b| b.is_ascii_digit()) {
             return Err(BadTarget::HostByte);
@@ -256,7 +256,8 @@ mod tests {
         fn wiped<T: ZeroizeOnDrop>(_: &T) {}
         let mut secret = Secret::new("hunter2");
         wiped(&secret);
-        // The test cannot read freed memory without `unsafe`, so it calls the same function as `drop`.
+        // To test `drop` itself, the test would have to read freed memory, which needs `unsafe`. So the test calls the
+        // function that `drop` calls.
         secret.0.zeroize();
         assert_eq!(secret.expose(), "\0".repeat(7));
     }

@@ -1,9 +1,11 @@
 //! Routes, and how a connection gets its exit. Pure: no I/O and no await. The caller passes in the time and the random
 //! number generator.
 //!
-//! A username is either a *selector* (`us-strict`) or the name of a *route*. A route is a selector with a name, a port
-//! and a policy. The choice of an exit is a function of a snapshot, the current loads, the request, the time and a
-//! random number generator. Therefore each rule has a test that opens no socket.
+//! A username is either a *selector* (a text such as `us-strict` that describes the wanted exits) or the name of a
+//! *route*. A route is a selector with a name, a port and a policy (its settings).
+//!
+//! The choice of an exit is a function of a snapshot of the state, the current loads of the exits, the request, the
+//! time and a random number generator. Therefore each rule has a test that opens no socket.
 //!
 //! | file | what it holds |
 //! | --- | --- |

@@ -1,8 +1,8 @@
 //! The gateway's state: exits, routes and bans. All changes of the state are made here, one after another.
 //!
-//! Readers use a [`Snapshot`], which is immutable and needs no lock. A change builds the next snapshot and publishes
-//! it. [`State::apply`] first builds the new snapshot, which is pure and may fail. Then it stores the data that a user
-//! asked to change. Last, it publishes the snapshot. So an invalid state is never stored, and no change that was
+//! Readers use a [`Snapshot`], which is immutable and needs no lock. [`State::apply`] makes a change in three steps.
+//! First, it builds the new snapshot, which fails if the change is not allowed. Second, it stores the change if a user
+//! asked for it. Third, it publishes the new snapshot. So an invalid state is never stored, and no change that was
 //! acknowledged is lost.
 //!
 //! Data that changes with every connection is kept elsewhere. The loads of exits are atomics in [`crate::exit`].
@@ -40,8 +40,8 @@ use crate::store::{Fault, Store, StoreError, Write};
 /// for minutes or longer. A crash loses only the changes of their last use within this time. Not tuned.
 const TICK: Duration = Duration::from_secs(2);
 
-/// The longest time between two computations of the circuits that Tor should keep ready. Not tuned: a spare circuit that
-/// comes ten seconds after the first use of its exit serves most clients that use this exit again.
+/// The circuits that Tor should keep ready are computed again after at most this time, because exits are used in the
+/// meantime. Not tuned: most clients that use an exit again do so more than ten seconds after the first use.
 const WANT_EVERY: Duration = Duration::from_secs(10);
 
 /// How long an answer to a client waits at most until a new pin or session of the client is on the disk. Not tuned.
@@ -270,8 +270,8 @@ impl State {
             }
         }
         let latest = self.shared.memory.generation();
-        // The use of an exit does not change the generation. So the wanted circuits are also computed again after
-        // [`WANT_EVERY`].
+        // The generation of the memory shows that the wanted circuits may have changed. But the use of an exit does not
+        // change the generation. So the wanted circuits are also computed again after the time [`WANT_EVERY`].
         let due = now.since(*computed) >= WANT_EVERY;
         if std::mem::replace(generation, latest) != latest || due {
             *computed = now;
@@ -280,17 +280,18 @@ impl State {
         self.store_memory();
     }
 
-    /// Announces new pins and sessions, and returns when they are on the disk, because a client that got an answer must
-    /// find its pin again after a restart. If the disk fails or hangs, this function returns after a short time, and
-    /// the pin lives as long as this process.
+    /// Announces new pins and sessions, and returns when they are on the disk. The reason: after a client has got an
+    /// answer, a restart must not lose its pin. If the disk fails or hangs, this function returns after a short time,
+    /// and the pin is kept only as long as this process lives.
     pub async fn make_durable(&self, events: Vec<Event>) {
         if events.is_empty() {
             return;
         }
         self.announce(events);
         let Some(store) = &self.shared.store else { return };
-        // The commit waits for the disk even if there are no changes. The reason: the tick may have passed the changes
-        // to the store a moment ago, and the store writes those changes before this commit.
+        // This commit is made even if there are no changes. The reason: the tick may have passed the changes to the
+        // store a moment ago. The store writes in the order of the calls, so when this commit is on the disk, those
+        // changes are too.
         let changes = || self.shared.memory.changes().into_iter().map(Write::from).collect();
         // Any other error was logged by the store, which writes the changes as soon as it can.
         if let Err(StoreError::Refused(Fault::Hung)) = store.commit_or_note(DURABLE_WITHIN, changes).await {

@@ -1,9 +1,10 @@
 //! Stores the state on the disk: SQLite on a thread of its own, behind a bounded channel.
 //!
-//! There are two kinds of writes. A change that a user *asked for* (a route, a pin, a rotation) is
+//! There are two ways to write. A change that a user *asked for* (a route, a pin, a rotation) is
 //! [committed](Store::commit): the caller gets the answer when the change is on the disk. A fact that the gateway only
-//! *observed* (a check, a last use, a verdict) is [noted](Store::note): notes are written in batches, no caller waits
-//! for them, and they are dropped first when the queue is full. Both kinds are of the type [`Write`].
+//! *observed* (a check, a last use, a verdict) is [noted](Store::note): it is written later, together with others, and
+//! no caller waits for it. If the queue is full, notes are dropped and commits are not. The type [`Write`] serves for
+//! both ways.
 //!
 //! Histories are read on a separate connection, so reads and writes do not wait for each other. No type of the database
 //! library is visible outside this module: callers use records, [`Write`], [`Fault`] and a handle.
@@ -164,9 +165,10 @@ impl Store {
         StoreError::Refused(Fault::Hung)
     }
 
-    /// Writes facts that stay true even if the write fails, and returns when they are on the disk. Returns an error
-    /// after the time `within`, or if the file fails. The facts are then written later, as notes are. `writes` is
-    /// called once the queue has a free place. While the disk hangs, this function returns its error immediately.
+    /// Writes facts that stay true even if the write fails, and returns when they are on the disk. `writes` is called
+    /// as soon as the queue has a free place. If the time `within` is over or the file fails, this function returns an
+    /// error, and the facts are written later, like notes (writes for which no caller waits). While the disk hangs, the
+    /// error is returned immediately.
     pub async fn commit_or_note(
         &self,
         within: Duration,
@@ -191,8 +193,9 @@ impl Store {
         self.jobs.capacity() > self.reserve
     }
 
-    /// Writes something soon. This call never blocks. If the queue is full, the write is dropped and counted. While the
-    /// file can be written, notes and commits are written in the order of the calls.
+    /// Writes something soon after this call, which never blocks. If the queue is full, the write is dropped and
+    /// counted. While the file can be written, writes of this kind (notes) and commits are written in the order of the
+    /// calls.
     pub fn note(&self, write: Write) {
         if !self.has_room() || self.jobs.try_send(Job::Note(write)).is_err() {
             self.lost.increment(1);

@@ -2,8 +2,10 @@
 //!
 //! Logs go to standard error. On a terminal the lines are text. Otherwise they are JSON, because the log collectors of
 //! containers parse JSON. The level can be changed while the gateway runs: debug lines are needed when something is
-//! wrong, and a restart often makes the fault disappear. If a writer is too slow, lines are dropped and counted. The
-//! gateway does not wait for the writer, because a stuck terminal or a full disk must not stop traffic.
+//! wrong, and a restart often makes the fault disappear.
+//!
+//! The gateway never waits until a log line is written, because a stuck terminal or a full disk must not stop traffic.
+//! If lines cannot be written fast enough, lines are dropped and counted.
 //!
 //! The names of all metrics are in [`metrics`] and nowhere else. Metric series about routes are kept apart
 //! ([`ephemeral_series`]): users create and delete routes, and the series of a deleted route must be removed.

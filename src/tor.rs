@@ -76,9 +76,10 @@ use stream::Username;
 /// After ten seconds an error is more useful to the client than more waiting.
 const READY_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a request waits for a circuit from one engine before it tries the next engine: the guard of the first
-/// engine may hang, and the gateway cannot tell a guard that hangs from a slow one. Any value from 4 to 10 s works.
-/// After 6 s, two builds of the first engine have run in parallel for 3 s.
+/// How long a request waits for a circuit from one engine before it tries the next engine. The reason for a limit: the
+/// guard of the first engine may hang, and the gateway cannot tell a guard that hangs from a slow one. Any value from 4
+/// to 10 s works. With 6 s, the first engine has time to start a second build after 3 s, and to run both builds for
+/// another 3 s.
 const ENGINE_WAIT: Duration = Duration::from_secs(6);
 
 /// The SOCKS port and the username to use for a stream to an onion service.
@@ -118,8 +119,8 @@ impl Tor {
         let fleet = Arc::new(Fleet::new(settings, tasks.clone()));
         let attached = attach.into_iter().flat_map(Attach::engines);
         let kinds = (0..started).map(|_| None).chain(attached.map(Some));
-        // An engine's id is one byte. Each engine has a guard of its own, so more than 256 engines would be a mistake
-        // anyway.
+        // An engine's id is one byte, so there are at most 256 engines. More would be a mistake anyway, because each
+        // engine enters the Tor network through a guard of its own.
         let engines: Arc<[_]> = (0..=u8::MAX)
             .zip(kinds)
             .map(|(id, attach)| Arc::new(Engine::new(EngineId(id), attach, fleet.clone())))
@@ -244,8 +245,8 @@ impl Tor {
         if let Some(lease) = engines.iter().find_map(|engine| engine.lend(key, who)) {
             return Ok(lease);
         }
-        // From here on, a circuit must be built. tor builds no circuits to a relay that the newest consensus does not
-        // list. Only existing circuits to such a relay still work.
+        // There was no existing circuit, so a circuit must be built. If the newest consensus does not list the exit,
+        // this fails: tor builds no circuits to such a relay, although existing circuits to it still work.
         listed.map_err(engine::no_path)?;
         // The engine with the shortest queue builds the circuit first.
         engines.sort_by_cached_key(|engine| {
@@ -327,8 +328,8 @@ impl Tor {
         Ok(engines)
     }
 
-    /// Returns the engines that can carry streams, in an order that depends on the exit. When an engine stops, only the
-    /// exits that used this engine change to another one (rendezvous hashing).
+    /// Returns the engines that can carry streams, in an order that depends on the exit (rendezvous hashing). When an
+    /// engine stops, only those exits get another first engine that had this engine as their first.
     fn ranked(&self, exit: Fingerprint) -> Vec<Arc<Engine>> {
         let mut engines: Vec<_> = self.engines.iter().filter(|engine| engine.live().is_some()).cloned().collect();
         engines.sort_by_key(|engine| std::cmp::Reverse(hash(&(exit, engine.id()))));

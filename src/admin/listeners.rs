@@ -78,7 +78,7 @@ impl Listeners {
         }
     }
 
-    /// Makes the open ports match `routes`. It opens missing ports, closes the ports of routes that no longer exist or
+    /// Makes the open ports match `routes`: opens missing ports, closes the ports of routes that no longer exist or
     /// have a new port, and leaves all other ports as they are. `bound` are the ports that [`Listeners::reserve`] has
     /// bound for these routes.
     pub async fn set_routes(

@@ -26,8 +26,9 @@ pub fn restored(stored: &[store::Route], mut table: RouteTable, rules: &RouteRul
 
 fn read(stored: &store::Route, table: &RouteTable, rules: &RouteRules) -> Result<Route, String> {
     let fields = serde_json::from_str(&stored.asked).map_err(|why| why.to_string())?;
-    // The port and the name of a stored route are not validated again. The port may be outside gateway.route_ports now,
-    // but clients still use it. The name may be a selector, because earlier versions allowed such names.
+    // The port and the name of a stored route are left out here, because they must not be validated again. The port may
+    // be outside gateway.route_ports now, but clients still use it. The name may be a selector, because earlier
+    // versions allowed such names.
     let spec = RouteSpec { port: None, name: None, ..RouteSpec::read(&fields).map_err(|bad| bad.to_string())? };
     let (selector, policy) = spec.validate(table, rules).map_err(|bad| bad.to_string())?;
     let name = RouteName::parse(&stored.name, &selector, table.words()).map_err(|why| why.to_string())?;

@@ -1,4 +1,4 @@
-//! The worker that carries out orders. It creates, changes and closes routes, and it closes routes whose `ttl` has
+//! The worker that carries out orders to create, change and close routes. The worker also closes routes whose `ttl` has
 //! ended.
 //!
 //! The steps have a fixed order, so a failure never leaves a route half created. The port is bound first: if it is
@@ -234,8 +234,8 @@ impl RouteService {
         let name = self.own(name)?.route.name.clone();
         let mut listeners = self.listeners.lock().await;
         listeners.close_route(&name, force).await;
-        // If this change of the state fails, the route still exists. The worker opens the route's port again in the
-        // next round.
+        // The route's port is closed already. If this change of the state fails, the route still exists, and the worker
+        // opens its port again in the next round.
         self.state.apply(Change::Dropped(vec![name.clone()])).await.map_err(refused)?;
         self.bodies.remove(name.as_str());
         Ok(())

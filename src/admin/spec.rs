@@ -1,7 +1,8 @@
 //! What a caller sends to create a route (the body of `POST /proxies`), and the validation of its fields.
 //!
-//! The store keeps the spec as the caller wrote it, without defaults. So an equal spec is recognized when it is sent
-//! again. And if a default changes in the configuration, routes that did not set this field get the new default.
+//! The store keeps the spec as the caller wrote it, without defaults. So if a caller sends an equal spec again, no
+//! second route is created. If a default changes in the configuration, the new default applies to all routes whose spec
+//! does not set that field.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;

@@ -10,8 +10,10 @@
 //!   preflight request, and this API allows no preflight request.
 //!
 //! A token is read from the `Authorization` header only, because a token in a URL is written to logs and to the
-//! browser's history. After many wrong tokens from one address, all tokens from this address are refused for a minute,
-//! right or wrong.
+//! browser's history.
+//!
+//! After many wrong tokens from one address, all tokens from this address are refused for a minute, also right ones. So
+//! an attacker cannot find out whether a guess was right.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;

@@ -1,11 +1,13 @@
 //! `/events`: a stream of events (server-sent events) for people who watch the gateway and programs that wait for
 //! something.
 //!
-//! A worker writes each event into a journal of limited length, and every reader reads the journal. Each entry has a
-//! number. A reader whose connection was lost sends the last number as `Last-Event-ID`, and gets the entries after it.
-//! If the journal has dropped some of these entries, the reader first gets the event `missed`, and should read the
-//! complete lists again. The numbers begin with the time at which the process started, so entries of an earlier process
+//! A worker writes each event into a journal of limited length, and every reader reads the journal. Each entry of the
+//! journal has a number. The numbers begin with the time at which the process started, so entries of an earlier process
 //! always have smaller numbers.
+//!
+//! A reader whose connection was lost connects again and sends the number of the last entry that it got as
+//! `Last-Event-ID`. It then gets the entries after that number. If the journal has dropped some of these entries, the
+//! reader first gets the event `missed`, and should read the complete lists of the API again.
 //!
 //! Events about pins, bans and checks come from the room `state`. For routes, engines and sources, the worker compares
 //! their present status with the status half a second ago. Readers want to know the status, not each step between.

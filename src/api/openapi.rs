@@ -33,7 +33,8 @@ pub(super) fn base() -> OpenApi {
         .license(Some(license));
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("`api.token`")).build();
     let components = ComponentsBuilder::new().security_scheme("token", SecurityScheme::Http(bearer));
-    // The first requirement is empty: if the configuration has no token, none is needed.
+    // A request must meet one of these requirements. The first one is empty, because a gateway without a configured
+    // token needs no token.
     let needs = [SecurityRequirement::default(), SecurityRequirement::new("token", Vec::<String>::new())];
     OpenApiBuilder::new().info(info.build()).components(Some(components.build())).security(Some(needs)).build()
 }

@@ -34,9 +34,9 @@ pub(in crate::app) fn forbid_core_dumps() {
     }
 }
 
-/// Returns how many connections fit into this number of open files. A connection is spliced only while it carries much
-/// data, and few connections do so at the same time. So each connection is counted with half of the largest number of
-/// descriptors.
+/// Returns how many connections fit into this limit on open files. A connection needs the most file descriptors while
+/// it carries much data, because it then uses pipes. Few connections carry much data at the same time. So each
+/// connection is counted with half of the largest number of descriptors.
 fn connections_in(files: u64) -> u32 {
     let connections = files.saturating_sub(RESERVED) / (PER_CONNECTION / 2);
     u32::try_from(connections).unwrap_or(u32::MAX).max(64)

@@ -49,8 +49,8 @@ async fn apply(running: &mut Running, written: Config) -> anyhow::Result<()> {
         tor.reload(settings::tor(&config)).await?;
     }
     let mut listeners = running.listeners.lock().await;
-    // The ports of the last run are not used here: a route that is new since the start of the process takes any free
-    // port.
+    // A route without a configured port got its port of the last run at the start. A reload does not look for such a
+    // port (the map is empty): a route that is new since the start takes any free port.
     wire::open_routes(&config, &running.state, &mut listeners, &wire::routes::FormerPorts::new()).await?;
     if let Err(error) = running.telemetry.set_level(&config.log.level) {
         tracing::warn!(%error, "the log level could not be changed");

@@ -40,8 +40,9 @@ use crate::store::{self, Store};
 use crate::telemetry::{self, Telemetry, metrics};
 use crate::tor::Tor;
 
-/// The time between two updates of the gauges, of the counters that other libraries keep, and of the histograms. Any
-/// value below the interval at which Prometheus reads metrics (15 s or more) is good.
+/// The time between two updates of metrics that are not updated where they change: the gauges, the counters that other
+/// libraries keep, and the histograms. Any value below the interval at which Prometheus reads metrics (15 s or more) is
+/// good.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// The length of the queue of reports. A report says that a site refuses an exit, and a worker makes a ban from it. Not

@@ -1,11 +1,14 @@
 //! Decides which of the addresses that echo servers returned belong to an exit. Pure.
 //!
-//! An echo server may return a wrong address, and its certificate does not prevent that. So an address counts only if a
-//! second source confirms the address: the exit announces the address, a check observed the address lately, or another
-//! echo server returns the address. A server that is right for nearly all exits also confirms an address if the server
-//! returns the same address again in a later check, because some exits have several addresses. An address that nothing
-//! confirms never replaces a confirmed address. If nothing confirms any address, an answer counts if its server is
-//! right for other exits, because some exits announce another address than they use.
+//! An echo server (a server that answers with the address it sees) may return a wrong address, and its certificate does
+//! not prevent that. So an address counts only if a second source confirms the address: the exit announces the address,
+//! a check observed the address lately, or another echo server returns the address. An address that nothing confirms
+//! never replaces a confirmed address.
+//!
+//! There are two exceptions for an echo server that is right for nearly all exits. First, such a server confirms an
+//! address by returning the same address again in a later check, because some exits have several addresses. Second, if
+//! nothing confirms any address of an exit, the answer of such a server counts, because some exits announce another
+//! address than they use.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -123,7 +126,8 @@ mod tests {
             ("A1 B9 A1", &[1], &[1]),
             ("A2 B1 A2", &[1, 2], &[1, 2]),
             ("A1 B2", &[1, 2], &[1, 2]),
-            // Nothing confirms either address, so the answer of the trusted server counts.
+            // Nothing confirms address 2 or address 9, so the answer of the server that is right for other exits (`A`)
+            // counts.
             ("A2 b9", &[1], &[2]),
             ("A2 B3", &[1], &[2, 3]),
             ("A2 A2", &[1], &[2]),

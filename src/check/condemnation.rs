@@ -1,10 +1,12 @@
 //! Decides when an exit is condemned for tampering, and when the condemnation ends. Pure.
 //!
-//! One host is not enough to condemn an exit: a block page of the exit's own network, or one broken edge of a content
-//! network, looks like tampering too. So an exit is condemned if it shows wrong pages or certificates of two different
-//! hosts. An exit that shows wrong pages or certificates of only one host is not used until it shows the true page of
-//! this host again. A true certificate does not clear an exit of a wrong page of the same host, because most exits that
-//! change pages cannot change encrypted pages.
+//! An exit is condemned if it shows wrong pages or wrong certificates of two different hosts. One host is not enough,
+//! because a block page of the exit's own network, or one broken server of a content network, looks like tampering too.
+//! An exit that shows wrong pages or certificates of only one host is not used until it shows the true page of this
+//! host again.
+//!
+//! If an exit showed a wrong page of a host, a true certificate of the same host does not clear the exit. The reason:
+//! most exits that change pages cannot change encrypted pages.
 //!
 //! A condemnation ends after two weeks, because exits change hands, and because the directory authorities flag an exit
 //! that goes on tampering as `BadExit` within days. After the condemnation, the exit is treated like an exit that
@@ -118,8 +120,8 @@ pub fn pardon_rows(exit: &Exit, now: Moment) -> Vec<Write> {
         pardon(&mut known);
         return public::row(exit, &known, now).into_iter().map(Write::PutPublic).collect();
     }
-    // The row gets a verdict with the time 0 (1970), which is too old to count. So after a restart the exit is one that
-    // nobody has tested.
+    // The condemnation has ended. Its row in the store is replaced by a verdict of the year 1970, which is too old to
+    // count. So after a restart the exit counts as never tested.
     let checked = Moment(0);
     let (exit, target, why) = (exit.id().clone(), ECHO.to_owned(), String::new());
     let verdict = TargetVerdict::Bad;

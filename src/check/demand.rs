@@ -1,11 +1,15 @@
 //! Decides which Tor exits are wanted, which means that routes, usernames or pins need them. Pure.
 //!
-//! Exits are wanted by routes, by usernames that were used lately, and by pins. All routes that choose among the same
-//! exits form one group, because their pools must not share a few tested exits. Each place in a pool of the group needs
-//! a good exit with an address of its own. The group also wants some good exits as a reserve, because members may fail
-//! and sites may ban members. If a group has too few good exits, it also wants untested exits that match. These are
-//! drawn with a chance that follows their consensus weight, as Tor's own clients draw exits. Otherwise all gateways
-//! would test and use the same few large exits.
+//! Exits are wanted by routes, by usernames that were used lately, and by pins (each pin keeps one exit for weeks). All
+//! routes that choose among the same exits form one group. The reason: if each route were counted alone, all their
+//! pools would share the same few tested exits.
+//!
+//! Each place in a pool (the exits that a route uses) of a group needs a good exit with an address of its own. The
+//! group also wants some good exits as a reserve, because members of a pool may fail and sites may ban members.
+//!
+//! If a group has too few good exits, the group also wants untested exits that match its selector. These exits are
+//! drawn at random by their consensus weight, as Tor's own clients draw exits. Otherwise all gateways would test and
+//! use the same few large exits.
 //!
 //! Next: `check/schedule.rs` decides when wanted exits are checked.
 
@@ -34,8 +38,8 @@ const RESERVE: usize = 4;
 /// How many good exits the gateway keeps if no route, username or pin needs any, so that a first request need not wait.
 const STANDING: usize = 8;
 
-/// If good exits are missing, untested exits are tested: as many as are missing, and this percentage more, because some
-/// of them fail. On the public network, 98 of 100 tested exits pass.
+/// If a group of routes has too few good exits, untested exits are tested: as many as good exits are missing, and this
+/// percentage more, because some of the tested exits fail. On the public network, 98 of 100 tested exits pass.
 const SPARE_TESTS: usize = 25;
 
 /// How much an exit is wanted.
@@ -70,9 +74,9 @@ impl Order {
         slots.filter_map(|slot| catalog.at(*slot)).map(|exit| &**exit)
     }
 
-    /// For each country without a good exit, returns one untested exit with its rank. The rank of the smallest country
-    /// is the lowest, and its exit is tested first. Routes want large countries most often, so exits of large countries
-    /// are tested anyway.
+    /// Returns one untested exit for each country without a good exit: exit → its place in the order of tests. The exit
+    /// with the lowest number is tested first, which is the exit of the country with the fewest exits. Routes want
+    /// large countries most often, so exits of large countries are tested anyway.
     pub fn representatives(&self, catalog: &Catalog) -> HashMap<ExitId, u32> {
         let sizes: HashMap<Country, usize> =
             catalog.countries().map(|(country, count)| (country, count.known)).collect();
@@ -91,8 +95,8 @@ pub struct Inputs<'a> {
     pub snapshot: &'a Snapshot,
     pub memory: &'a Memory,
     pub order: &'a Order,
-    /// Returns true if the last check of the exit requested all sites that routes name. For an exit whose check did not,
-    /// nobody knows yet whether those sites accept the exit.
+    /// Returns true if the last check of the exit requested all sites that routes name. If a site was not requested,
+    /// nobody knows yet whether the site accepts the exit.
     pub asked_sites: &'a dyn Fn(&ExitId) -> bool,
     pub now: Moment,
 }

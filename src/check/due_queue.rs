@@ -1,8 +1,8 @@
 //! Records when each exit is due for its next check, and which checks run. Pure: the caller passes the time.
 //!
-//! Each exit belongs to a class. The classes are ordered from the most urgent to the least urgent. Within a class,
-//! exits are ordered by the time at which they are due. So the choice of the next exit looks only at the first exit of
-//! each class, and never at the thousands behind it. While the check of an exit runs, the exit belongs to no class.
+//! Each exit belongs to a class, except while its check runs. The classes are ordered from the most urgent to the least
+//! urgent. Within a class, exits are ordered by the time at which their checks are due. So the choice of the next exit
+//! looks only at the first exit of each class, and never at the thousands of other exits.
 //!
 //! Each user of this queue defines its classes, and how many checks of each class may run: `check/schedule.rs` for Tor
 //! exits, `check/public/schedule.rs` for public proxies.
@@ -106,8 +106,9 @@ impl<E: Entry, const CLASSES: usize> DueQueue<E, CLASSES> {
         true
     }
 
-    /// Changes the entry of an exit like [`Self::change`], unless a check of this exit runs: the result of that check
-    /// is already what the caller wants. Returns false if there is no such exit.
+    /// Changes the entry of an exit like [`Self::change`], to make its check come sooner. If a check of this exit runs
+    /// already, nothing is changed, because the caller can use the result of that check. Returns false if there is no
+    /// such exit.
     pub(super) fn hasten(&mut self, id: &ExitId, change: impl FnOnce(&mut E)) -> bool {
         if self.running.contains_key(id) { self.entries.contains_key(id) } else { self.change(id, change) }
     }

@@ -21,8 +21,8 @@ use crate::exit::{ExitId, Moment};
 /// cause this many answers in one check.
 const ENOUGH_ANSWERS: u32 = 4;
 
-/// How many good exits must fail one after another until the server is down. On the public network one good exit in 50
-/// fails a check, so chance alone makes four in a row once in six million checks.
+/// If this many good exits fail at the server one after another, the server counts as down. On the public network one
+/// good exit in 50 fails a check by chance, so four in a row fail by chance only once in six million checks.
 const RUN: usize = 4;
 
 /// How long a run of failures counts. After this time, checks use the server once more, to see whether the server works
@@ -32,8 +32,9 @@ const RUN_FOR: Duration = Duration::from_secs(300);
 /// How many of the latest addresses that a server returned are examined. Not tuned.
 const COMPARED: usize = 16;
 
-/// How many unconfirmed addresses show that a server returns wrong addresses, if more than half of its latest addresses
-/// are unconfirmed. On the public network, three exits in a hundred use another address than they announce.
+/// A server returns wrong addresses if at least this many of its latest addresses, and more than half of them, are
+/// unconfirmed. On the public network, three exits in a hundred use another address than they announce, so a few
+/// unconfirmed addresses are normal.
 const WRONG: usize = 4;
 
 /// The results of all exits at one echo server.

@@ -2,8 +2,10 @@
 //!
 //! A single check can be wrong in ways that only the checks of other exits show. An echo server may be down, its
 //! certificate may have expired, or a site may fail for every client. So the results of all exits are kept for each
-//! target, and are compared before a failure counts against an exit. One verdict lasts for weeks: that an exit tampers
-//! (`check/condemnation.rs`).
+//! target (an echo server or a site), and are compared before a failure counts against an exit.
+//!
+//! The next check of an exit may change nearly every verdict on the exit. But the verdict that an exit tampers with
+//! pages lasts for two weeks (`check/condemnation.rs`).
 //!
 //! Next: `check/evaluator/echoes.rs` judges the echo probes of one check.
 
@@ -209,7 +211,7 @@ impl Evaluator {
                 all.updates.push(exit_update::tampers(&exit, failure, weight == Weight::Condemns, now));
                 match weight {
                     Weight::Condemns => _ = self.condemned.insert(exit),
-                    Weight::First => all.again.push(exit), // the next check fetches the other canaries
+                    Weight::First => all.again.push(exit), // the next check of this exit fetches all canaries
                     Weight::Repeated => {}
                 }
             }

@@ -4,11 +4,14 @@
 //! connection of this machine, a guard, or an engine (tor process). Most of these failures are reported as faults of an
 //! engine and never reach this module. The other failures look like silent exits or like pages that do not answer.
 //!
-//! The rule compares two numbers: how many exits had worked and began to fail within the last ten minutes, and how many
-//! exits passed since the first of these failures. If at least three exits fail, and these are more than half of both
-//! numbers together, a failure is pardoned: it does not count against its exit, and the exit is tested again soon. If
-//! other exits pass meanwhile, at most [`PARDONS`] failures of one exit in a row are pardoned. So if most exits really
-//! died, the dead exits become bad after a few tests. While no exit at all passes, no exit becomes bad.
+//! The rule compares two numbers. The first number is how many exits had worked and began to fail within the last ten
+//! minutes. The second number is how many exits passed since the first of these failures. The exits fail together if
+//! the first number is at least three and larger than the second number.
+//!
+//! While exits fail together, a failure of an exit is pardoned: it does not count against the exit, and the exit is
+//! tested again soon. If other exits pass meanwhile, at most [`PARDONS`] failures of one exit in a row are pardoned. So
+//! if most exits really died, the dead exits become bad after a few tests. While no exit at all passes, no exit becomes
+//! bad.
 //!
 //! Next: `check/target_health.rs` has the same rule for pages.
 
@@ -127,7 +130,7 @@ mod tests {
     #[test]
     fn from_the_third_on_nobody_is_bad_while_nobody_passes() {
         let (mut outage, mut now) = worked();
-        // These exits passed a moment before the outage.
+        // These exits passed their check one second before other exits begin to fail.
         (50..100).for_each(|n| outage.passed(&exit(n), now));
         now = now.after(SECOND);
         assert!(outage.counts(&exit(0), now) && outage.counts(&exit(1), now), "two alone are no outage");
@@ -148,7 +151,7 @@ mod tests {
         assert!(!outage.counts(&exit(60), later));
         assert!(!outage.counts(&exit(60), later.after(SECOND)), "the second pardon");
         assert!(outage.counts(&exit(60), later.after(2 * SECOND)), "others pass, so it is the exit");
-        // Once the exit passes, its earlier failures do not matter.
+        // When exit 60 passes its check, its earlier failures no longer matter.
         outage.passed(&exit(60), later.after(3 * SECOND));
         assert!(!outage.counts(&exit(60), later.after(4 * SECOND)));
     }
@@ -157,7 +160,7 @@ mod tests {
     fn what_is_dead_for_longer_is_no_part_of_an_outage() {
         let (mut outage, now) = worked();
         assert!(outage.counts(&exit(0), now) && outage.counts(&exit(1), now));
-        // Exits 0 and 1 have been bad for ten minutes, and fail again.
+        // Exits 0 and 1 failed ten minutes ago and were not pardoned. Now they fail again.
         let later = now.after(TOGETHER);
         assert!(outage.counts(&exit(0), later) && outage.counts(&exit(1), later));
         assert!(outage.counts(&exit(2), later), "one began to fail, two are old");

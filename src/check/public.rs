@@ -1,12 +1,15 @@
 //! The tester of public proxies: thousands of machines of unknown operators. Most of these proxies are dead, and some
 //! are dishonest.
 //!
-//! A free proxy is never trusted. To show that a proxy works, its answer must repeat a random number of ours (a nonce).
-//! Two servers confirm the address from which the proxy leaves. One of them is reached over TLS, so the proxy cannot
-//! forge its answer. A page that repeats its request headers shows what the proxy adds to requests. A page that is the
-//! same for all clients shows whether the proxy changes pages. A proxy that shows certificates of its own, or pages
-//! that differ from what all other proxies show, is never used again. A proxy that passes must answer twenty more
-//! requests before it counts as reliable.
+//! A free proxy is never trusted. A proxy works only if the answer that it returns repeats a random number of ours (a
+//! nonce). Two servers confirm the address from which the proxy's traffic leaves. One of the two is reached over TLS,
+//! so the proxy cannot forge the answer of this server.
+//!
+//! Two more pages show what a proxy does with traffic. A page that repeats the headers of its request shows what the
+//! proxy adds to requests. A page that is the same for all clients shows whether the proxy changes pages.
+//!
+//! A proxy that shows certificates of its own, or pages that differ from what all other proxies show, is never used
+//! again. A proxy that passes must answer twenty more requests before it counts as reliable.
 //!
 //! There are many proxies, and they are slow. So this tester runs on a thread of its own, at a lower priority than the
 //! threads that carry traffic.
@@ -103,7 +106,7 @@ impl TesterKind for PublicProxies {
 
     async fn published(&self, checks: &mut PublicTesterState, _: &State) {
         for exit in checks.given_up() {
-            let _ = self.give_up.send(exit).await; // fails only at shutdown, when no list is updated any more
+            let _ = self.give_up.send(exit).await; // fails only at shutdown, when nobody receives any more
         }
     }
 }

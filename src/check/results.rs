@@ -73,7 +73,8 @@ impl Results {
     }
 
     /// Records that a check ended, perhaps without any finding. Returns how the check ended. The second value is true
-    /// if a caller still waits for this exit, because the caller requested a page after the check had begun.
+    /// if another check of this exit must follow: a caller requested a page that was not part of this check, because
+    /// the check had begun before.
     pub(super) fn end(&mut self, exit: &ExitId) -> (Ended, bool) {
         let RunningCheck { ended, checked } = self.running.remove(exit).unwrap_or_default();
         (ended.unwrap_or(Ended::Open), self.waiting.ended(exit, &checked))

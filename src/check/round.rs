@@ -101,8 +101,8 @@ pub(super) async fn run<D: ExitDialer>(dialer: &D, settings: &Settings, job: &Jo
     let good = matches!(echoes.conclusion, Conclusion::Good(_));
     found(Finding::Echoes(echoes));
     if good {
-        // The pages are requested one after another, because no live request waits for them and an exit may limit its
-        // streams.
+        // The canaries (pages that show tampering) are requested one after another, because no live request waits for
+        // these results, and an exit may limit its streams.
         for (canary, truth) in &job.canaries {
             if let Some(seen) = fetch_canary(dialer, settings, job, *canary, *truth).await {
                 found(Finding::Tamper(seen));
@@ -152,7 +152,7 @@ async fn first_hop_answers<D: ExitDialer>(
         return true;
     }
     if verdict::unless_offline(conclusion.clone(), false) == *conclusion {
-        return false; // the conclusion is the same whether the first relay answers or not
+        return false; // an answer of the first relay would not change the conclusion
     }
     let Some(failed) = results.iter().find(|result| result.outcome.is_err()) else { return false };
     let opened = dialer.open(&job.exit, &settings.echoes[failed.echo].target, job.wait(settings)).await;

@@ -12,8 +12,10 @@
 //! - how many requests each echo server gets (`check/schedule/echo_budget.rs`);
 //! - how many checks of exits that nobody wants begin (`TRICKLE`).
 //!
-//! A check for which a live request waits must begin soon. So only the echo servers' budgets and a higher limit on
-//! running checks can delay it. While no engine reaches the Tor network, one check runs at a time, to notice when an
+//! A check for which a live request waits must begin soon. So only two things can delay such a check: the budgets of
+//! the echo servers, and a limit on running checks that is higher for such checks.
+//!
+//! While no engine (tor process) reaches the Tor network, only one check runs at a time. This check shows when an
 //! engine reaches the network again.
 //!
 //! Next: `check/tester_state.rs` calls this code. `check/verdict.rs` decides how each check ended.
@@ -39,8 +41,9 @@ use crate::exit::{ExitId, Moment};
 /// connections at the same time.
 const URGENT_BEYOND: usize = 16;
 
-/// How many checks of exits that nobody wants may begin within `check.stale_after`: six an hour with the default.
-/// Because of these checks, one good exit of each country is known, and the first request for a country need not wait.
+/// How many checks of exits that nobody wants may begin within the time `check.stale_after`: six an hour with the
+/// default. With these checks, one good exit of each country is known, so the first request for a country need not wait
+/// for a check.
 const TRICKLE: u32 = 36;
 
 /// How many checks of exits that nobody wants may begin together after a pause, for example at the first start: one for

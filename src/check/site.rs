@@ -1,11 +1,16 @@
 //! What a page must answer, and which failures lead to a ban. Pure.
 //!
 //! An exit that fails at a page is immediately removed from the list of exits that pass the page. This costs little,
-//! and the next passed check adds the exit again. A ban (from a site, or for ever because of a changed page) waits
-//! until it is certain that the page itself works. For this, another exit must have passed the page since the failure.
-//! In addition, either one minute must be over, or at least half of the exits that passed recently must have passed
-//! again. A few of those exits are checked again immediately, because their next regular check may be an hour away. If
-//! the page turns out to be down in the meantime, all pending bans are dropped.
+//! because the next passed check adds the exit again.
+//!
+//! A ban is more serious: it excludes the exit from a site or, if the exit changed the page, from all use. So a ban
+//! stays pending until it is certain that the page itself works. This is certain if two conditions hold. First, another
+//! exit has passed the page since the failure. Second, one minute is over, or at least half of the exits that passed
+//! recently have passed again.
+//!
+//! To decide pending bans soon, a few of the exits that passed recently are checked again immediately, because their
+//! next regular check may be an hour away. If the page turns out to be down in the meantime, all pending bans are
+//! dropped.
 
 use std::time::Duration;
 
@@ -106,8 +111,8 @@ pub struct PageDecisions {
 /// they are enough to show that the page is down.
 const CHECKED_AGAIN: usize = 3;
 
-/// The least time between two requests to check exits again after another exit failed at the page. Not tuned: while a
-/// site refuses one exit after another, these checks cost about one check per second.
+/// When an exit fails at the page, other exits are checked again, but not more often than once within this time. Not
+/// tuned: while a site refuses one exit after another, these additional checks are about one per second.
 const AGAIN_PAUSE: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Debug)]
@@ -146,9 +151,9 @@ impl PendingBans {
         };
         let streak = self.health.failed(exit, false, now);
         if self.health.target_is_down(now) {
-            // If this is the first result that shows that the page is down, the exit gets a pending ban although the
-            // failure does not count. The next call of [`Self::decide`] drops this ban, and the exit counts as passing
-            // again if it passed before.
+            // This failure may be the first result that shows that the page is down. The exit then gets a pending ban,
+            // although a failure at a page that is down does not count. The next call of [`Self::decide`] drops this
+            // ban, and the exit counts as passing again if it passed before.
             if self.down_since.is_none() {
                 self.add(exit, failure, passed_before, now);
             }

@@ -1,14 +1,16 @@
 //! Finds exits that change pages, with canaries: plain-HTTP pages that are the same for all clients. Pure.
 //!
 //! The content of a canary is not configured, because a configured content would become wrong one day. The true content
-//! is the content that most exits show. An exit that tampers shows something else. If the owner changes the page, the
-//! page differs through every exit, and the new content becomes the known content. The owner's change condemns no exit,
-//! because a condemnation waits for evidence like a ban (`check/site.rs`).
+//! of a canary is the content that most exits show, and an exit that tampers shows something else.
 //!
-//! Exits that tamper often show the same changed page, and are checked repeatedly, while exits that passed are not. So
-//! each exit has one vote, even if it is checked many times. The known content is replaced only in two cases: exits
-//! that showed the old content themselves now show the new one, or more exits show the new content than ever showed the
-//! old one.
+//! If the owner of a page changes the page, all exits show the new content, and the new content becomes the known
+//! content. The owner's change condemns no exit, because a condemnation waits for evidence like a ban
+//! (`check/site.rs`).
+//!
+//! Exits that tamper often show the same changed page, and they are checked more often than exits that passed. So each
+//! exit has one vote on the true content, even if the exit is checked many times. The known content is replaced in two
+//! cases only: exits that showed the old content themselves now show the new content, or more exits show the new
+//! content than ever showed the old one.
 
 use std::collections::VecDeque;
 
@@ -66,7 +68,7 @@ impl TamperCheck {
         } else if changed {
             self.pending.note(exit, Err(SiteFailure::Changed), false, now);
         } else {
-            // the check began before the true page was known, so the canary was fetched only once
+            // this check began before the true page was known, so it fetched the page only once
             return vec![exit.clone()];
         }
         Vec::new()

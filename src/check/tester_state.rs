@@ -1,8 +1,9 @@
 //! The state of the tester of Tor exits: which checks are due, which results came back, and which updates must be
 //! published. No I/O: the loop in `check/worker.rs` calls this code.
 //!
-//! The whole catalog is read only when exits were added or removed, and once a minute. The reason is that each verdict
-//! makes a new snapshot, and there are many verdicts per second.
+//! The whole catalog of exits is read only when exits were added or removed, and once a minute. It is not read after
+//! each new snapshot of the state, because each verdict on an exit makes a new snapshot, and there are many verdicts
+//! per second.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -125,7 +126,7 @@ impl TesterState {
         let allowed: Vec<usize> = (0..self.settings.echoes.len()).filter(|e| self.allows(exit, *e)).collect();
         let mut echoes: Vec<usize> = allowed.iter().copied().filter(|e| self.evaluator.serves(*e, now)).collect();
         if echoes.is_empty() {
-            echoes = allowed; // all are down: only requests show when one of them works again
+            echoes = allowed; // all echo servers are down: only requests show when one works again
         }
         echoes.shuffle(rng);
         self.evaluator.sort_echoes(exit.id(), &mut echoes);

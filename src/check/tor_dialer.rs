@@ -46,9 +46,9 @@ impl ExitDialer for TorExitDialer {
         let class = if wait.awaited { BuildClass::Live } else { BuildClass::Check };
         let way = Way { exit: *relay, hops: HOPS, isolation: CHECKS, class, own: None };
         let begun = Instant::now();
-        // The wait for the circuit is measured separately, because a queue in our engines must not look like a slow
-        // exit. The lease of the circuit is held until the stream has a lease of its own, because an unused circuit may
-        // be closed.
+        // The wait for the circuit is measured separately from the stream, because a queue in our engines must not look
+        // like a slow exit. The lease (the right to use the circuit) is held until the stream has a lease of its own,
+        // because a circuit without leases may be closed.
         let port = Port { number: target.port, over: IpVersion::V4 };
         let lease = self.0.lease(way, Some(port), None, begun + QUEUE).await.map_err(|fault| match fault {
             LeaseFault::Deadline => EngineFault::NotReady.into(),

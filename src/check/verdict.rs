@@ -130,8 +130,8 @@ pub fn unless_offline(conclusion: Conclusion, first_hop_answers: bool) -> Conclu
     }
 }
 
-/// Returns a fault of the gateway itself if it prevents a conclusion: without the gateway's faults, enough probes could
-/// still have passed. `None` if the other faults alone are enough for a verdict.
+/// Returns a fault of the gateway itself if this fault prevents a conclusion: if the probes that failed by faults of
+/// the gateway had passed, enough probes would have passed. `None` if the other faults alone are enough for a verdict.
 fn ours_decided(results: &[ProbeResult], terms: Terms) -> Option<Fault> {
     let mut faults = results.iter().filter_map(|result| result.outcome.err());
     let others = faults.clone().filter(|fault| fault.blame() != Blame::Ours).count();
@@ -182,9 +182,10 @@ pub fn next(results: &[ProbeResult], terms: Terms, order: &[usize]) -> Vec<usize
     chosen
 }
 
-/// Ranks how much another answer of an echo server may show; 0 is the most. The order is: a server whose certificate
-/// was wrong, a server that was not used yet, a server whose answer was verified, a server that failed, and last a
-/// server whose answer could be forged.
+/// Returns the place of an echo server in the order in which servers are used for the next probe. 0 is the first place:
+/// another answer of this server shows the most. The order is: a server whose certificate was wrong, a server that was
+/// not used yet, a server whose answer was verified, a server that failed, and last a server whose answer could be
+/// forged.
 fn rank(results: &[ProbeResult], echo: usize) -> u8 {
     let outcomes: Vec<_> = results.iter().filter(|result| result.echo == echo).map(|result| result.outcome).collect();
     let any = |matches: fn(&Result<EchoReply, Fault>) -> bool| outcomes.iter().any(matches);
@@ -256,7 +257,8 @@ mod tests {
             ("At Bx", bad(BadReason::Fault(DEAD))),
             ("Ao Bo", Some(Conclusion::Open(OURS))),
             ("A1 Bo Ao", Some(Conclusion::Open(OURS))),
-            // One failure in addition to the gateway's own faults would not have been enough for a conclusion.
+            // The failure of the exit (`Bx`) alone is not enough for a conclusion, because the other probe failed by a
+            // fault of the gateway itself (`Ao`).
             ("Ao Bx", Some(Conclusion::Open(OURS))),
             ("Ax Bo", Some(Conclusion::Open(OURS))),
             ("Ao Bt", Some(Conclusion::Open(OURS))),
@@ -271,11 +273,11 @@ mod tests {
         for (text, echoes, want) in [
             ("a1 b1", 2, good(&[1])),
             ("a1 a1", 1, good(&[1])),
-            // An answer that could be forged needs a second server, if there is one.
+            // If an answer could be forged (`a1`), the exit is good only if a second server confirms the address.
             ("a1 bt a1", 2, bad(BadReason::Disagree)),
             ("a1 bt b1", 2, good(&[1])),
-            // With two addresses, the exit has several addresses if both answers are verified. If one answer could be
-            // forged, the exit is bad.
+            // Two servers saw different addresses. If both answers are verified, the exit has several addresses. If one
+            // of the answers could be forged, the exit is bad.
             ("A1 B2", 2, good(&[1, 2])),
             ("A2 B1 A2", 2, good(&[1, 2])),
             ("A1 b2", 2, None),
@@ -312,7 +314,8 @@ mod tests {
             ("Ax Bx Ao Bo", Some(Conclusion::Open(OURS))),
             ("Ax Bx Ax Bo", Some(Conclusion::Open(OURS))),
             ("Ax Bx Ax Bx", bad(BadReason::Fault(DEAD))),
-            // The gateway's own side does not cause a wrong certificate.
+            // A wrong certificate (`A!`) is never caused by a fault of the gateway itself (`Ao`, `Bo`), so the exit is
+            // bad.
             ("A! Bo Ao Bo Ao", bad(BadReason::Fault(Fault::Forged))),
         ] {
             assert_eq!(conclude(&results(text), patient, 2), want, "{text}");

@@ -272,7 +272,7 @@ impl<K: TesterKind> Worker<K> {
                 }
                 Some(exit) = inbox.urgent.recv() => {
                     checks.hasten(&exit, Urgency::LiveRequest, &self.state.load(), self.state.now());
-                    changed = true; // the request's username may be new, and wants more than this exit
+                    changed = true; // the waiting request's username may be new, and may want more exits
                 }
                 Some(request) = inbox.requests.recv() => checks.ask(request, &self.state.load(), self.state.now()),
                 Ok(()) = revisions.changed() => changed = true,

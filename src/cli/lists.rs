@@ -157,7 +157,8 @@ pub(super) fn engines(remote: Remote, watch: Watch) -> ExitStatus {
         for engine in answer["engines"].as_array().into_iter().flatten() {
             let names =
                 ["id", "state", "pid", "version", "circuits", "building", "spares", "streams", "restarts", "why"];
-            // A fault of the state is more urgent than an old version.
+            // The table has one column for both texts. The reason for a bad state of the engine is more urgent than
+            // advice about an old version of tor.
             let why = if engine["why"].is_null() { &engine["version_advice"] } else { &engine["why"] };
             table.row(names.map(|name| cell(if name == "why" { why } else { &engine[name] })));
         }
@@ -226,8 +227,8 @@ fn connections_table(answer: &Value, width: Option<usize>) -> String {
             cell(&row["age_seconds"]),
         ]);
     }
-    // The API does not return targets unless `log.targets` is set. A connection without an exit is idle and has no
-    // target either, so it does not show whether targets are hidden.
+    // The API returns no targets if `log.targets` is off. This is detected here: some connections have an exit, but
+    // none has a target. (A connection without an exit is idle and never has a target.)
     let hidden = rows().any(|row| !row["exit"].is_null()) && rows().all(|row| row["target"].is_null());
     let note = if hidden { "; set log.targets = true to see their targets" } else { "" };
     format!("{}\n{} connections{note}", table.text(width), cell(&answer["total"]))

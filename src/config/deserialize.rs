@@ -1,9 +1,9 @@
 //! Converts the tree into [`serde`] types, and reports every unknown key and every value of a wrong type.
 //!
-//! Serde stops at its first error, but people want to see all errors of a file in one run. So two kinds of errors are
-//! found in two ways. Unknown keys are found here: serde calls `deserialize_struct` with the names of the fields, so
-//! each key can be compared with them, and the most similar field can be suggested. A value of a wrong type is reported
-//! and removed from the tree, and then the tree is read again. Each round removes one value, so this ends.
+//! Serde stops at its first error, but people want to see all errors of a file in one run. So this module finds unknown
+//! keys itself: serde calls `deserialize_struct` with the names of all fields, so each key can be compared with these
+//! names, and the most similar name can be suggested. A value of a wrong type is reported and removed from the tree,
+//! and then the tree is read again. Each round removes one value, so the rounds end.
 //!
 //! There were three alternatives. `serde_ignored` finds all unknown keys but cannot suggest the right ones.
 //! `serde_path_to_error` reports only the first error. A hand-written reader would hide the schema, which
@@ -71,8 +71,9 @@ impl TableSeen {
 /// Returns the known word that is most similar to the written one, or `None` if no word is similar enough.
 pub(super) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a &'a str>) -> Option<&'a str> {
     let written = written.to_ascii_lowercase();
-    // Jaro-Winkler gives a high value to words with the same beginning. The limit 0.8 is not tuned. It suggests
-    // "listen" for "lisen". For "timeout" it suggests nothing, and the list of all keys in the message helps.
+    // Jaro-Winkler measures how similar two words are, and gives a high value to words with the same beginning. With
+    // the limit 0.8, the word "listen" is suggested for "lisen", and nothing is suggested for "timeout". The limit is
+    // not tuned.
     known
         .into_iter()
         .map(|word| (strsim::jaro_winkler(&written, word), *word))

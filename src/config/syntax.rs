@@ -31,7 +31,7 @@ pub(super) fn recover(name: &Arc<str>, text: &str) -> (Option<String>, Vec<Findi
             return (Some(mended), faults);
         }
         for (number, fault, replacement) in Lines::of(name, &mended).faults(&errors) {
-            // If a line is still wrong after it was replaced, the fault is somewhere else.
+            // If a line is still reported as wrong after it was replaced by a valid line, the fault is in another line.
             let again = faults.iter().any(|known| known.place == fault.place);
             if !again {
                 faults.push(fault);

@@ -1,9 +1,10 @@
 //! Dials through a public proxy, by HTTP CONNECT, SOCKS4 or SOCKS5.
 //!
-//! The proxy is not trusted. The dial opens one connection and sends one request. It reads the answer in pieces of a
-//! known size (an HTTP head up to [`http::LONGEST_HEAD`]) and before a deadline. What a proxy reports about a target
-//! cannot be verified: a free proxy that answers "host unreachable" may be broken itself. In that case the caller tries
-//! another exit, and the proxy is not blamed ([`ExitFault::Unclear`]). The proxy resolves host names.
+//! The proxy is not trusted. So the dial reads the answer of the proxy before a deadline and in pieces of a known size
+//! (an HTTP head up to [`http::LONGEST_HEAD`]). The proxy resolves host names.
+//!
+//! What a proxy reports about a target cannot be verified: a free proxy that answers "host unreachable" may be broken
+//! itself. After such a report the caller tries another exit, and the proxy is not blamed ([`ExitFault::Unclear`]).
 //!
 //! A proxy that refuses CONNECT may still forward plain HTTP. For that case [`forward`] opens a stream to the proxy
 //! itself, and the caller writes HTTP requests with absolute URLs into the stream.
@@ -93,8 +94,8 @@ async fn connect(way: Way<'_>, by: Instant) -> Result<Stream, DialError> {
     way.rules.peer(way.id.addr).map_err(|_| ExitFault::Refused)?;
     let until = by.min(Instant::now() + way.times.connect);
     match way.reach {
-        // The settings of its list say that this proxy is reached directly, but exitgate may connect to nothing but
-        // Tor. The proxy is not at fault.
+        // The configuration says that this proxy is reached directly, but exitgate may connect to nothing but Tor. This
+        // is no fault of the proxy.
         Reach::Direct if way.rules.only_tor() => Err(EngineFault::NotReady.into()),
         Reach::Direct => {
             let connected = timeout_at(until, direct::connect(way.id.addr)).await;
@@ -123,7 +124,7 @@ async fn check_name(way: Way<'_>, target: &Target, by: Instant) -> Result<(), Di
     let Host::Name(name) = &target.host else { return Ok(()) };
     let is_closed = matches!(way.reach, Reach::Direct) && way.rules.only_tor();
     if !way.check_names || way.rules.allows_private() || is_closed {
-        return Ok(()); // if `is_closed` is true, the connection to the proxy is refused later anyway
+        return Ok(()); // if `is_closed` is true, the dial is refused later anyway
     }
     let until = by.min(Instant::now() + LOOK_UP);
     let addresses: Vec<SocketAddr> = match way.reach {
@@ -131,8 +132,8 @@ async fn check_name(way: Way<'_>, target: &Target, by: Instant) -> Result<(), Di
             let found = timeout_at(until, direct::resolve(name, target.port)).await;
             found.ok().and_then(Result::ok).unwrap_or_default()
         }
-        // The gateway reaches this proxy through Tor, so it also looks up the name through Tor. Otherwise the DNS
-        // resolver of this machine would learn the name.
+        // This proxy is reached through Tor, so the gateway's own look-up of the target's name must also go through
+        // Tor. Otherwise the DNS resolver of this machine would learn the name.
         Reach::Tor(tor, by_tor) => {
             let found = timeout_at(until, tor::resolve(tor, by_tor, &target.host, until)).await;
             let found: Option<IpAddr> = found.ok().and_then(Result::ok);

@@ -232,8 +232,8 @@ async fn ask(
                 if silent == SILENT_CIRCUITS {
                     return Err(hung);
                 }
-                // The exit may hang. So the dial waits only a short time for another circuit to this exit: the caller
-                // needs the rest of the time for a dial through another exit.
+                // The exit of the failed circuit may hang. So the dial waits only half of the time for another circuit
+                // to this exit: the caller needs the rest of the time for a dial through another exit.
                 circuit_by = deadline.min(Instant::now() + answer / 2);
                 last = Some(hung);
             }

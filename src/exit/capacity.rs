@@ -6,8 +6,8 @@
 //!
 //! - Every exit gets [`FLOOR`] on top. So exits that the authorities have hardly measured yet are used now and then,
 //!   and the gateway finds out how good they are.
-//! - The weight is rounded to a power of √2. Consensus weights change a little every hour, and a rounded weight rarely
-//!   does. So a route or session that ranks exits again gets the same exits.
+//! - The weight is rounded to a power of √2. Consensus weights change a little every hour, but rounded weights rarely
+//!   change. So a route or session that computes its order of exits again gets the same exits.
 //! - Public proxies and this machine's own address have no consensus weight. Each of them counts as a Tor exit of
 //!   [`TYPICAL`] weight. Only their latencies make a difference between them.
 //!
@@ -17,8 +17,8 @@
 use super::Source;
 use super::facts::{Exit, Listing};
 
-/// The weight that every exit gets on top of its own. It is 5 % of the mean consensus weight of exits (19,800 in
-/// September 2026), so one choice in twenty ignores the capacity.
+/// The weight that every exit gets on top of its own weight. The value is 5 % of the mean consensus weight of exits
+/// (19,800 in September 2026), so about one choice in twenty does not depend on the exit's own weight.
 const FLOOR: u32 = 1_000;
 
 /// The weight of an exit that has no consensus weight. It is the median consensus weight of Tor exits in September 2026.
@@ -37,8 +37,8 @@ pub(super) fn of(listing: &Listing) -> u32 {
 /// Returns the power of √2 that is nearest to the weight by ratio. The weight must not be 0.
 fn rounded(weight: u32) -> u32 {
     let power = 1 << weight.ilog2();
-    // The powers of √2 around this weight are 1, 1.414 and 2 times `power`. The bounds between them are at 2^(1/4) and
-    // 2^(3/4).
+    // The powers of √2 around this weight are 1, 1.414 and 2 times `power`. Which one is nearest changes at 2^(1/4) =
+    // 1.189 and 2^(3/4) = 1.682 times `power`.
     match u64::from(weight) * 10_000 / u64::from(power) {
         0..11_892 => power,
         11_892..16_818 => (u64::from(power) * 14_142 / 10_000) as u32,
@@ -61,9 +61,9 @@ pub(crate) fn stir(one: u64, other: u64) -> u64 {
     x ^ x >> 31
 }
 
-/// Turns a number whose bits are random into a number above 0 with an exponential distribution of mean 1. If each of
-/// several exits gets such a number divided by its weight, each exit has the smallest result as often as its part of
-/// the whole weight says.
+/// Turns a number whose bits are random into a random number above 0 with an exponential distribution of mean 1. This
+/// serves to choose among exits by weight: each exit gets such a number, divided by its weight, and the exit with the
+/// smallest result is chosen. So an exit of twice the weight is chosen twice as often.
 pub(super) fn exponential(random: u64) -> f64 {
     // An f64 holds the upper 52 bits and the half exactly, so the fraction is never 0 and never 1.
     -(((random >> 12) as f64 + 0.5) / (1u64 << 52) as f64).ln()
@@ -87,7 +87,7 @@ mod tests {
         for (weight, want) in [
             (1, 1),
             (2, 2),
-            (3, 2), // 2.83, without its fraction
+            (3, 2), // the nearest power of √2 is 2.83, which is stored as 2
             (16_384, 16_384),
             (19_483, 16_384),
             (19_485, 23_170),
@@ -99,7 +99,8 @@ mod tests {
         ] {
             assert_eq!(rounded(weight), want, "{weight}");
         }
-        // No weight is rounded by more than 2^(1/4), and small changes rarely change the result.
+        // Rounding changes a weight by at most the factor 2^(1/4). A small change of a weight rarely changes the
+        // rounded weight.
         let off = |weight: u32| f64::from(rounded(weight)) / f64::from(weight);
         assert!((1_000..300_000).step_by(7).all(|weight| (0.84..1.19).contains(&off(weight))));
         let changed = (1_000..300_000).filter(|weight| rounded(*weight) != rounded(weight + weight / 100)).count();
@@ -150,7 +151,7 @@ mod tests {
             // The standard deviation is at most 61.
             assert!(got.abs_diff(want) < 250, "exit {n} was first {got} times, not {want}, within 4 deviations");
         }
-        // One exit gains capacity. If another exit is now the first for a seed, that exit must be the one that gained.
+        // Exit 2 gains capacity. If the first exit of a seed is another one than before, it must be exit 2.
         exits[2] = exit(2, 6_000);
         assert!(exits[2].capacity() > 4_096);
         let after: Vec<usize> = (0..15_000).map(|seed| first(&exits, seed)).collect();

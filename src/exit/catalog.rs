@@ -1,10 +1,12 @@
 //! All exits, with indexes. The choice of an exit never has to look at every exit.
 //!
-//! A catalog is an immutable value. A reader may keep one edition for any time, and a batch of changes makes the next
-//! edition. It would be too slow to copy ten thousand exits because of one check result, and persistent maps would slow
-//! down every reader. So the catalog is a group of plain tables, each behind an `Arc`: exits in chunks, one set of
-//! slots for each country, a list for each AS, and so on. An edit copies only the tables that it changes. For example,
-//! a new check result copies one chunk of 256 pointers and two sets of 1,250 bytes.
+//! A catalog is an immutable value. A batch of changes does not change the catalog but makes its next edition, and a
+//! reader may keep an old edition as long as necessary.
+//!
+//! It would be too slow to copy ten thousand exits because of one check result, and persistent maps would slow down
+//! every reader. So the catalog is a group of plain tables, each behind an `Arc`: exits in chunks, one set of exits for
+//! each country, a list for each AS, and so on. The next edition shares all tables that a change does not touch. For
+//! example, a new check result copies one chunk of 256 pointers and two sets of 1,250 bytes.
 //!
 //! Each exit has a [`Slot`], which is a small number. A set of slots is stored as bits. The candidates of a selector
 //! are the intersection of a few sets.

@@ -1,9 +1,11 @@
 //! Countries: two-letter codes, sets of countries, and the country of an address.
 //!
-//! The country of an exit is the country of the address that sites see. One table gives the country of an address. The
-//! exit's own claim about its country is never used. An address that the table does not know is in
-//! [`Country::UNKNOWN`], which is not a real country. The complement of a set never contains the unknown country,
-//! because "not in the US" must not mean "anywhere, perhaps in the US".
+//! The country of an exit is the country of the address that sites see, by the table of `country/geoip.rs`. The exit's
+//! own claim about its country is never used.
+//!
+//! An address that the table does not know is in [`Country::UNKNOWN`], which is not a real country. The complement of a
+//! set of countries never contains the unknown country, because "not in the US" must not mean "anywhere, perhaps in the
+//! US".
 //!
 //! Next: `country/geoip.rs` finds the country of an address. [`crate::route`] uses the sets.
 

@@ -46,9 +46,9 @@ pub struct Listing {
     /// The consensus weight of a Tor exit, which is about its bandwidth in kB/s. Exits of other sources have no such
     /// weight, and this value is not used for them. The choice of an exit uses [`Exit::capacity`].
     pub weight: u32,
-    /// Since when the source has not listed the exit. `None` while the source lists the exit. An unlisted exit gets no
-    /// new sessions, pins or pools, but those that use the exit already keep it. The reason: most exits that are
-    /// missing in one consensus are in the next one or the one after.
+    /// Since when the source has not listed the exit. `None` while the source lists the exit. An unlisted exit is
+    /// chosen for no new session, pin or pool, but sessions, pins and pools that have this exit keep it. The reason:
+    /// most exits that are missing in one consensus are listed again one or two hours later.
     pub unlisted: Option<Moment>,
     /// How the gateway reaches a public proxy. `None` for other exits.
     pub public: Option<Arc<Offer>>,

@@ -1,14 +1,17 @@
 //! The load of an exit: how busy, how fast and how reliable the exit is now. The load changes with every connection.
 //!
-//! A catalog is immutable, so the load cannot be part of the catalog. The load consists of a few atomics behind one
-//! `Arc`, which all editions of an exit share. The data path reaches the atomics without a look-up or a lock. A tunnel
-//! may stay open after its exit has left the catalog. At its end the tunnel still decrements the right counter.
+//! The catalog of exits is immutable, so the load cannot be part of the catalog. The load consists of a few atomics
+//! behind one `Arc`, which all editions of an exit share. So the data path reaches the atomics without a look-up or a
+//! lock. If a tunnel stays open after its exit has left the catalog, the tunnel still decrements the right counter at
+//! its end.
 //!
-//! Each signal alone misses failures that another signal detects. The number of tunnels detects an exit that accepts
-//! work and never finishes it. The peak average of latencies detects an exit that has become slow. A run of late dials
-//! detects an exit that is always slower than others. A run of failures detects an exit that fails fast. While nobody
-//! uses an exit, its average returns to the latency that checks measured. If the average returned to zero, every slow
-//! exit would get a burst of connections after a while.
+//! The load has four signals, because each one alone misses failures that another one detects. The number of tunnels
+//! detects an exit that accepts connections and never finishes them. The average of latencies (which rises immediately
+//! and falls slowly) detects an exit that has become slow. A run of late dials detects an exit that is always slower
+//! than others. A run of failures detects an exit that fails fast.
+//!
+//! While nobody uses an exit, its average of latencies returns to the latency that checks measured. If the average
+//! returned to zero, every slow exit would get a burst of connections after a while.
 //!
 //! Next: `exit/load/ejection.rs` (ejection, trial, return). [`crate::route::balance`] compares the loads of two exits.
 
@@ -30,16 +33,18 @@ const DECAY: Duration = Duration::from_secs(10);
 /// The latency that is assumed for an exit before any latency is measured. This is linkerd's default round-trip time.
 const UNTIMED: Duration = Duration::from_secs(1);
 
-/// The latency that a failed dial adds to the average. The value is slow for a stream through Tor. One failure keeps
-/// connections away from the exit for about twenty seconds, and a run of failures ejects the exit. Not tuned.
+/// A failed dial counts in the average of latencies as a dial that took this long, which is slow for a stream through
+/// Tor. So after one failure, the exit gets hardly any connections for about twenty seconds. A run of failures ejects
+/// the exit. Not tuned.
 const FAILURE: Duration = Duration::from_secs(2);
 
 /// The number of dials before [`Load::p95`] returns a value. `p95` estimates the latency that one dial in twenty
 /// exceeds.
 const TAIL_WARM: u32 = 20;
 
-/// The step by which the estimate of the 95th percentile changes, as a share of the estimate. Not tuned: the estimate
-/// settles within about 50 dials and then varies by a tenth, which is exact enough for a deadline.
+/// The step by which the estimate of the 95th percentile of latencies changes after a dial, as a share of the estimate.
+/// Not tuned: the estimate settles within about 50 dials and then varies by a tenth, which is exact enough for a time
+/// limit.
 const TAIL_STEP: f32 = 0.2;
 
 /// The load of one exit. All editions of the exit and all its tunnels share this object.
@@ -117,7 +122,7 @@ impl Load {
     /// Returns true if the exit carries a tunnel now, or if a dial through it ended less than `span` ago.
     pub fn carried_within(&self, span: Duration, now: Moment) -> bool {
         let average = self.average.load(Relaxed);
-        // Another thread may have written a slightly later time. A negative age counts as zero.
+        // Another thread may have written a slightly later time, so the age may be negative, which counts as zero.
         let age = (millis(now).wrapping_sub(average as u32) as i32).max(0);
         self.in_flight() > 0 || (average != 0 && u128::from(age.unsigned_abs()) < span.as_millis())
     }
@@ -174,7 +179,7 @@ impl Load {
         if value == 0 {
             return rest;
         }
-        // Another thread may have written a slightly later time. A negative age counts as zero.
+        // Another thread may have written a slightly later time, so the age may be negative, which counts as zero.
         let age = (millis(now).wrapping_sub(written) as i32).max(0);
         let weight = (-(age as f32) / DECAY.as_millis() as f32).exp();
         let (value, rest) = (value as f32, rest as f32);
@@ -262,7 +267,7 @@ mod tests {
         assert_eq!(load.latency(START).as_millis(), 20);
         let later = load.latency(START.after(5 * DECAY)).as_millis();
         assert!(later > 1900, "{later}");
-        // A thread whose time is slightly earlier gets the same result.
+        // A thread may pass in a time that is slightly earlier than that of the last update. The result is the same.
         assert_eq!(load.latency(Moment(START.0 - 50_000)).as_millis(), 20);
     }
 

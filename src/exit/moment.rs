@@ -1,9 +1,11 @@
 //! A point in time that can be passed in, compared and stored.
 //!
-//! The code that chooses exits reads no clock. So a test of a thirty-day rule does not take thirty days. The time that
-//! callers pass in must never step back, because latencies are computed from it. The time must also mean the same after
-//! a restart, because pins and bans are stored with it. So the process reads the wall clock once at the start, and then
-//! adds the time of the monotonic clock.
+//! The code that chooses exits reads no clock: its callers pass in the time. So a test of a thirty-day rule does not
+//! take thirty days.
+//!
+//! The time that callers pass in must never step back, because latencies are computed from it. The time must also mean
+//! the same after a restart, because it is stored with pins and bans. So the process reads the wall clock once at the
+//! start, and later adds the time that the monotonic clock has measured since then.
 //!
 //! Next: `exit/load.rs` uses moments for averages that decay. Pins, sessions and bans in [`crate::route`] end at a
 //! moment.

@@ -2,8 +2,10 @@
 //!
 //! Directories publish a summary of each exit's policy: the word `accept` or `reject`, and a list of ports. This file
 //! turns both forms into sorted ranges of allowed ports. So equal policies compare equal, however they are written, and
-//! a look-up is a short search. A summary is true for *most* addresses. An exit may still refuse a single target. The
-//! stream to that target then ends with the reason that the exit sent.
+//! a look-up is a short search.
+//!
+//! The summary of a policy is true for *most* addresses. An exit may still refuse a single target, and the stream to
+//! that target then fails.
 //!
 //! Next: [`crate::tor::netdir`] reads policies from microdescriptors, and `source/onionoo.rs` reads policies from JSON.
 

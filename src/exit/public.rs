@@ -1,8 +1,9 @@
 //! Facts that only public proxies have: what a list says about a proxy, and what checks found the proxy able to do.
 //!
-//! The country and the anonymity that a list states are not kept. Half of these statements are wrong, and they describe
-//! the proxy's own address and not the address that sites see. Only facts that checks cannot measure are kept: the
-//! login, and how the operator wants to reach the proxies of the list.
+//! The country and the anonymity that a list states for a proxy are not kept. Half of these statements are wrong, and
+//! they describe the proxy's own address and not the address that sites see. Only facts that checks cannot measure are
+//! kept: the login of the proxy, and whether the configuration wants the proxies of this list to be reached directly or
+//! through Tor.
 //!
 //! Next: [`crate::source`] makes offers, [`crate::check`] measures abilities, and [`crate::dial`] uses both.
 

@@ -1,10 +1,11 @@
 //! The client's socket, with or without TLS, and the bytes that were read from the socket and not used yet.
 //!
-//! Opening a tunnel takes only a few bytes in each direction. At ten thousand new tunnels per second, the cost of each
-//! system call is noticeable. Therefore the first read and every short reply are tried immediately, without asking
-//! epoll first: a new connection usually has its first bytes waiting, and its send buffer is empty. The code waits for
-//! readiness only after `WouldBlock`. One read takes all bytes that are there. The [`Inbox`] keeps the bytes that a
-//! protocol parser did not use, so one port can distinguish several protocols without `MSG_PEEK`.
+//! At ten thousand new tunnels per second, the cost of each system call is noticeable. Therefore the first read and
+//! every short reply are tried immediately, without asking epoll first: a new connection usually has its first bytes
+//! waiting, and its send buffer is empty. The code waits for readiness only after `WouldBlock`.
+//!
+//! One read takes all bytes that have arrived. The [`Inbox`] keeps the bytes that a protocol parser did not use, so one
+//! port can distinguish several protocols without `MSG_PEEK`.
 
 use std::io::{self, Read, Write};
 use std::pin::Pin;
@@ -59,8 +60,8 @@ impl ClientStream {
     /// Sends a whole short reply to the client.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let sent = match self {
-            // An error of this write is ignored here: the write of the remaining bytes below fails with the same error
-            // and returns the error.
+            // An error of this write counts as zero bytes written. The next write, of the bytes that remain, then fails
+            // with the same error and returns it.
             Self::Tcp(stream) => (&*SockRef::from(&*stream)).write(bytes).unwrap_or(0),
             Self::Tls(_) => 0,
         };
@@ -103,8 +104,8 @@ impl ClientStream {
 
     /// Waits until the client closes the connection. Bytes that the client sends meanwhile are stored in `inbox`.
     pub async fn closed(&mut self, inbox: &mut Inbox) {
-        // The inbox allocates its buffer only when bytes arrive, because nearly all clients send nothing while they
-        // wait.
+        // While the gateway waits here, nearly all clients send nothing. So the inbox allocates its buffer only when
+        // bytes arrive.
         if let Self::Tcp(stream) = self
             && stream.readable().await.is_err()
         {

@@ -1,11 +1,14 @@
 //! The interface between the client protocols and the exits: what a connection can request, and what it receives.
 //!
 //! Callers of this interface speak with clients and know nothing about exits. Implementations choose exits and know no
-//! client protocol. A connection calls a [`Gate`] for four things. [`Gate::admit`] checks a client's key and limits,
-//! and does not wait, because SOCKS5 needs this result before the request. [`Gate::open`] opens a stream to a target.
-//! [`Gate::resolve`] looks up a name. [`Gate::builtin`] serves requests to `http://exit.gate/`. The trait is used as a
-//! generic parameter and not as a trait object: the program has one gate and the tests have one, and neither needs an
-//! allocation per connection.
+//! client protocol.
+//!
+//! A connection calls a [`Gate`] for four things. [`Gate::admit`] checks a client's key and limits, and does not wait,
+//! because SOCKS5 needs this result before the request. [`Gate::open`] opens a stream to a target. [`Gate::resolve`]
+//! looks up a name. [`Gate::builtin`] serves requests to `http://exit.gate/`.
+//!
+//! The trait [`Gate`] is used as a generic parameter and not as a trait object, because a trait object would need an
+//! allocation for each connection.
 //!
 //! Next: [`super::connection`] calls this interface; `outbound.rs` implements it.
 
@@ -105,8 +108,9 @@ pub struct Opened<L> {
     /// True if this stream may also serve the connection's next plain HTTP request with the same target and
     /// credentials.
     pub reuse: bool,
-    /// True if, after this stream broke off, the request is sent again through the same exit. This is so for sessions
-    /// and pins: they do not move to another exit because of a stream that broke off for an unknown reason.
+    /// True if, after this stream broke off for an unknown reason, the request is sent again through the same exit.
+    /// This is true for requests of sessions and pins, because they must not move to another exit for an unknown
+    /// reason.
     pub keeps_exit: bool,
     /// The exits that failed in this dial before one succeeded.
     pub failed: Vec<ExitId>,

@@ -2,9 +2,11 @@
 //! differently, and forward the rest unchanged.
 //!
 //! A head is scanned byte by byte as it arrives ([`head`]), and is then parsed as a request or as an answer
-//! ([`request`], [`response`]). It is forwarded with as few changes as a proxy may make. A body is never decoded; the
-//! gateway only finds its end ([`body`]). None of these modules does I/O; [`forward`] has the sockets. The answers that
-//! the gateway writes itself are in [`answer`], [`page`] and [`builtin`].
+//! ([`request`], [`response`]). The head is forwarded with as few changes as a proxy may make. A body is never decoded:
+//! the gateway only finds its end ([`body`]).
+//!
+//! None of these modules does I/O, except [`forward`], which has the sockets. The answers that the gateway writes
+//! itself are in [`answer`], [`page`] and [`builtin`].
 
 pub mod answer;
 pub mod auth;

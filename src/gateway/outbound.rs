@@ -1,11 +1,12 @@
 //! The path from a client's request to an open stream: check the client, check the target, choose exits, dial, and try
 //! the next exit after a failure.
 //!
-//! This module connects the other parts of the data path. `limit` identifies clients and checks targets. `route`
-//! chooses the exits and their order from the snapshot and from the load of each exit. `dial` opens streams. The choice
-//! is one call of a pure function; this module adds the order of the steps and the clock. If an exit fails, the next
-//! exit is tried, up to `gateway.max_attempts` exits. A fault of the target is reported immediately, because the
-//! request would fail through every exit. A strict route has one exit and never tries another.
+//! This module calls the other rooms of the data path in this order. `limit` identifies the client and checks the
+//! target. `route` chooses the exits and their order, by one call of a pure function. `dial` opens a stream.
+//!
+//! If an exit fails, the next exit is tried, up to `gateway.max_attempts` exits. A fault of the target is reported to
+//! the client immediately, because the request would fail through every exit. A strict route has one exit and never
+//! tries another.
 //!
 //! Exits that were never tested are not used. If a request could use only untested exits, the best of these exits are put
 //! first in the tester's queue, and the request waits for the first good result until its own deadline.
@@ -189,8 +190,8 @@ impl Outbound {
             if !self.may_be_served_soon(&refusal) || Instant::now() >= attempt.by {
                 return Err(self.refused(&refusal, attempt.wish));
             }
-            // A check without a result makes no new revision of the state, so the checks are requested again after a
-            // while.
+            // This loop waits for a new revision of the state. A check that ends without a result makes no new
+            // revision, so the checks are requested again after a while.
             let again = attempt.by.min(Instant::now() + ASK_AGAIN);
             let _ = timeout_at(again, revisions.changed()).await;
         }

@@ -1,9 +1,11 @@
 //! The PROXY protocol, versions 1 and 2. With this protocol, a load balancer in front of the gateway sends the client's
 //! address.
 //!
-//! Peers that the configuration lists must send the header. The header of any other peer is refused, because anybody
-//! could forge an optional header. The address in the header is used only for counting and limits. Whether a client may
-//! connect without a key depends only on the two real addresses of the socket. This module does no I/O.
+//! Peers that the configuration lists must send the PROXY header. The header of any other peer is refused, because any
+//! client could forge an address in it.
+//!
+//! The address in the header is used only for counting and limits. Whether a client may connect without a key depends
+//! only on the two real addresses of the socket. This module does no I/O.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -126,8 +126,8 @@ pub struct Record {
     traffic: Arc<Traffic>,
     served_by: Option<LastExit>,
     streaming: bool,
-    /// The time from the accept to the first complete request, in ms. `None` before that request. Only the access line
-    /// uses this time, so 32 bits are enough. A record is part of every connection's task and must stay small.
+    /// The time from the accept of the connection to the first complete request, in ms. `None` before that request. The
+    /// field has only 32 bits, because a record is part of every connection's task and must stay small.
     asked_after: Option<u32>,
     open_after: Option<u32>,
     requests: u32,

@@ -1,10 +1,11 @@
 //! Copies bytes in both directions between a client and its target, and counts the bytes. The relay ends on EOF, after
 //! too long a silence, or when the tunnel is cut.
 //!
-//! One task polls both directions, so a tunnel costs one task, and its directions need no lock between them. Most
-//! tunnels are idle, so an idle tunnel must use little memory. A direction takes a buffer (`relay/buffer.rs`) only to
-//! read, and keeps the buffer only while the bytes in it cannot be written. On Linux, a direction with much data stops
-//! copying. It moves memory pages from socket to socket through a pipe (`relay/splice.rs`).
+//! One task polls both directions, so a tunnel costs one task, and its directions need no lock between them.
+//!
+//! Most tunnels are idle, so an idle tunnel must use little memory. A direction takes a buffer (`relay/buffer.rs`) only
+//! to read, and keeps the buffer only while the bytes in it cannot be written. On Linux, a direction with much data
+//! does not copy bytes but moves memory pages from socket to socket through a pipe (`relay/splice.rs`).
 //!
 //! A tunnel ends with a [`Reason`] and never with an error, because many connections normally end with a reset. If the
 //! client or the target sends a reset, the other of the two gets a reset too. A normal EOF would look like the end of
@@ -216,7 +217,7 @@ impl<M: Meter> Future for Relay<'_, M> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let this = self.project();
-        let Some(tunnel) = this.tunnel else { return Poll::Pending }; // polled again after the tunnel ended
+        let Some(tunnel) = this.tunnel else { return Poll::Pending }; // polled again after its end
         let reason = ready!(tunnel.poll(cx, this.alarm));
         let end = tunnel.end(reason);
         *this.tunnel = None; // closes both sockets
@@ -257,12 +258,12 @@ impl<M: Meter> Tunnel<'_, M> {
             });
         }
         if was_open && (self.up.is_done() || self.down.is_done()) {
-            let now = Instant::now(); // the other direction gets its whole time limit from now on
+            let now = Instant::now(); // one direction has ended; the time limit of the other one starts again now
             self.up.touch(now);
             self.down.touch(now);
         }
-        // The alarm is not reset each time bytes move, because a reset is expensive. Therefore the alarm sometimes
-        // fires too early. It is then set again.
+        // The alarm (a timer for the end of the time limit) is not set anew each time bytes move, because setting a
+        // timer is expensive. Therefore the alarm sometimes fires too early, and is then set to the right time.
         loop {
             let (until, reason) = self.silent_until();
             if until < alarm.deadline() {

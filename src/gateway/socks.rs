@@ -1,10 +1,12 @@
 //! A parser for SOCKS4, 4a and 5 that does no I/O: it gets bytes and returns one [`Step`].
 //!
-//! [`Socks`] always gets all bytes of the client's opening, from the first byte on. It returns what the caller has to
-//! do next: read more bytes, send two bytes, check credentials, or carry out a [`Command`]. The parser stores positions
-//! in the opening and copies no bytes, so it allocates nothing. A length that a client claims reserves no memory. A
-//! client may send its opening byte by byte, or send the opening and the first bytes of the tunnel in one packet. The
-//! steps are the same (a property test checks this).
+//! [`Socks`] always gets all bytes of the client's opening (greeting, credentials and request), from the first byte on.
+//! It returns what the caller has to do next: read more bytes, send two bytes, check credentials, or carry out a
+//! [`Command`]. The parser stores positions in the opening and copies no bytes, so it allocates nothing, whatever
+//! lengths a client claims.
+//!
+//! A client may send its opening byte by byte, or send the opening and the first bytes of the tunnel in one packet. The
+//! parser returns the same steps in both cases (a property test checks this).
 //!
 //! Tor's extensions RESOLVE (0xF0) and RESOLVE_PTR (0xF1) are supported, as in tor's `socks-extensions.txt`. BIND and
 //! UDP ASSOCIATE are refused with "command not supported". SOCKS4 has no password. Therefore its userid may contain the

@@ -1,16 +1,18 @@
 //! Cooperative yielding: background threads (the tester of public proxies, the store's writer) let the threads that
 //! carry traffic run first.
 //!
-//! A low priority alone is not enough. The priority decides how much of a CPU core a thread gets in the long run, but
-//! not how soon another thread gets the core. The kernel lets a running thread use its time slice, and checks only 250
-//! times a second. In a measurement beside a busy background thread, one request in a hundred waited four milliseconds
-//! for a core, whatever the priority. So a background thread calls `sched_yield` itself, ten thousand times a second:
-//! between two polls of a task, and inside longer loops.
+//! A low priority of the background threads alone is not enough. The priority decides how much of a CPU core a thread
+//! gets in the long run, but not how soon another thread gets the core: the kernel checks only 250 times a second
+//! whether another thread should run. In a measurement beside a busy background thread, one request in a hundred waited
+//! four milliseconds for a core, whatever the priority.
 //!
-//! A yield may take long, because on some kernels a thread that yields loses the rest of its time slice. The yield then
-//! takes about thirty times as long as the thread has run before. So after a long yield the thread runs longer before
-//! the next yield. On a busy core the thread then gets about a tenth of the time, which is about the share that its
-//! priority would give.
+//! So a background thread calls `sched_yield` itself, ten thousand times a second: between two polls of a task, and
+//! inside longer loops.
+//!
+//! On a busy core a yield may take about thirty times as long as the thread has run before, because on some kernels a
+//! thread that yields loses the rest of its time slice. So after a long yield the thread runs longer before the next
+//! yield. The thread then gets about a tenth of the time of the core, which is about the share that its priority would
+//! give.
 //!
 //! Next: [`super::Tasks::background`] starts such threads.
 

@@ -3,8 +3,9 @@
 //!
 //! New connections per second are counted by the crate `governor`, which uses the algorithm GCRA. With this algorithm,
 //! all connections of one second may come at the same time, and after that one connection every `1 / limit` seconds.
-//! Each key has its own limiter. All addresses share one limiter that is keyed by address, because there are many
-//! addresses and most of them are removed soon.
+//!
+//! Each key has a limiter object of its own. For addresses there is one limiter object with a table of addresses,
+//! because there are many addresses and most of them are removed soon.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -157,8 +158,8 @@ impl ClientAllowances {
     }
 
     pub(super) fn tidy(&self) {
-        // The table holds one reference to each allowance. Any further reference belongs to a connection or to a call
-        // of `take` that runs now.
+        // An allowance is kept while it is in use. The table itself holds one reference to each allowance, and any
+        // further reference belongs to a connection or to a call of `take` that runs now.
         self.table.retain(|_, allowance| Arc::strong_count(allowance) > 1);
         self.table.shrink_to_fit();
         if let Some(pace) = &*self.pace.load() {

@@ -1,10 +1,12 @@
 //! The throttle for wrong keys: how many different wrong keys an address may try before it has to wait.
 //!
-//! The throttle counts pairs of address and key. A scraper that continues to send last month's key makes only one pair,
-//! no matter how many times it tries, so this scraper does not cause a pause. An attacker who guesses tries many keys
-//! and makes many pairs. The attacker's address is then paused. During the pause, only keys that were used successfully
-//! from this address before are accepted. Other clients behind the same NAT can continue, and the attacker gets the
-//! same answer for a right and for a wrong guess.
+//! The throttle counts the different wrong keys of each address. A scraper that continues to send last month's key
+//! tries only one wrong key, no matter how many times it tries, so this scraper does not cause a pause. An attacker who
+//! guesses tries many keys, and the attacker's address is then paused.
+//!
+//! During the pause of an address, only keys that were used successfully from this address before are accepted. So
+//! other clients behind the same NAT can continue, and the attacker gets the same answer for a right and for a wrong
+//! guess.
 //!
 //! Keys are stored as hashes with a random seed of this process. The same key has the same hash, but a reader of the
 //! memory learns nothing about the key. The size of both tables is limited, because unknown clients add the entries.
@@ -47,10 +49,11 @@ struct WrongKeys {
 }
 
 impl AuthThrottle {
-    /// Counts a key that a client sent. `right` is true if the key is valid. During a pause of the client's address,
-    /// only a right key that was used successfully from this address before is accepted. For every other key the result
-    /// is the remaining time of the pause. Without a pause the result is `None`, and the caller refuses a wrong key
-    /// itself.
+    /// Counts a key that a client sent. `right` is true if the key is valid.
+    ///
+    /// Returns the remaining time of the pause if the client's address is paused and the key must be refused. During a
+    /// pause, this applies to every key except a right key that was used successfully from this address before.
+    /// Otherwise returns `None`, and the caller refuses a wrong key itself.
     pub fn check(&self, client: IpAddr, key: &[u8], right: bool, terms: Damping, now: Instant) -> Option<Duration> {
         let client = subscriber(client);
         let pair = (client, self.hasher.hash_one(key));
@@ -95,7 +98,7 @@ impl AuthThrottle {
     fn remember(&self, pair: (IpAddr, u64), now: Instant) {
         let mut good = lock(&self.good);
         if good.len() >= MAX_GOOD && !good.contains_key(&pair) {
-            good.clear(); // active clients are added again by their next connection
+            good.clear(); // the next connection of each active client adds its key to the table again
         }
         good.insert(pair, now);
     }

@@ -1,9 +1,9 @@
 //! A byte rate that all connections of one key or one address share.
 //!
-//! A connection first moves bytes, and then the bucket charges it for these bytes. The connection may have to wait
-//! before it moves more bytes. The bucket stores one number: the time at which all bytes charged so far would have been
-//! sent at the rate. Each charge makes this time later. The next connection that wants to move bytes waits until this
-//! time, so the connections alternate.
+//! The bucket stores one time: the time at which all bytes of all connections so far would have been moved at exactly
+//! the allowed rate. A connection first moves bytes and then reports their number to the bucket, which makes the stored
+//! time later. Every connection that wants to move more bytes first waits until the stored time, so the connections
+//! alternate.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -89,7 +89,7 @@ mod tests {
         for rate in [1, 1_000, 100_000, 10_000_000, 1_000_000_000] {
             let bucket = Bucket::new(rate, start);
             let (got, chunk) = (moved(&bucket, start, Duration::from_secs(100)), bucket.chunk() as u64);
-            let want = rate * 101; // 100 seconds at the rate, and one second of burst
+            let want = rate * 101; // the bytes of 100 seconds at this rate, and of one second of burst
             assert!(got >= (want - want / 1000).saturating_sub(chunk) && got <= want + 2 * chunk, "{rate}: {got}");
         }
     }

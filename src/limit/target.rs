@@ -2,10 +2,10 @@
 //! allowed as a target.
 //!
 //! Without these rules, clients could reach the gateway's own network through the gateway (SSRF). A check of the name
-//! is not enough: the owner of a name can let it point to 169.254.169.254, and a second later to another address.
-//! Therefore a target is checked two times: first in the form in which the client sent it, and then, just before the
-//! connect, each address of its name. The second check is made by [`crate::dial`] when the gateway itself resolves the
-//! name.
+//! in a request is not enough: the owner of a name can let the name point to 169.254.169.254, and a second later to
+//! another address. Therefore a target is checked two times. First, the target is checked in the form in which the
+//! client sent it. Second, if the gateway itself resolves the name, [`crate::dial`] checks each address of the name
+//! just before it connects.
 //!
 //! Next: `limit/target/scope.rs` classifies addresses.
 

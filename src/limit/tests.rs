@@ -124,8 +124,8 @@ fn new_connections_are_held_to_their_rate() {
         assert!(admit().is_err());
         wait(1);
         assert_eq!(admit(), Ok(()));
-        // After one second, all allowed connections may come at the same moment again. A longer wait does not allow
-        // more.
+        // One second after a burst, another burst of the same size is allowed. After ten seconds, the allowed burst is
+        // not larger.
         wait(10_000);
         assert_eq!((0..9).filter(|_| admit().is_ok()).count(), 4);
     }

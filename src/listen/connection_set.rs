@@ -85,7 +85,7 @@ impl Drop for Member {
         slots.cuts[self.slot] = None;
         slots.free.push(self.slot);
         if self.connections.open.fetch_sub(1, Ordering::Relaxed) == 1 {
-            // Frees the memory that was needed while many connections were open at the same time.
+            // The set is empty now. A new value frees the memory that was needed while many connections were open.
             *slots = Slots { all_cut: slots.all_cut, ..Slots::default() };
             drop(slots);
             self.connections.emptied.notify_waiters();

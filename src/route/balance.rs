@@ -1,16 +1,21 @@
 //! Load balancing: draws two exits at random and takes the better one.
 //!
 //! If every connection took the best of all exits, all connections that open at the same time would go to one exit and
-//! overload that exit. If a connection took any exit, load and latency would be ignored. Two random choices spread
-//! connections nearly evenly without sorting. The cost of an exit is its number of tunnels, divided by its capacity,
-//! times its peak average latency. linkerd computes the cost in a similar way, without the capacity. Another difference
-//! to linkerd is that nearly equal latencies count as equal. Otherwise random differences of latencies would decide
-//! nearly every comparison on a quiet gateway, and an exit that was lucky once would get two connections in three.
+//! overload that exit. If each connection took one exit at random, load and latency would be ignored. The better one of
+//! two random exits spreads connections nearly evenly, and no list has to be sorted.
 //!
-//! Exits of a pool differ in capacity. A large exit with ten tunnels gives each tunnel more bandwidth than a small exit
-//! with two tunnels. So a tunnel counts by the share of its exit's capacity that it takes. Two exits without tunnels
-//! are equally good whatever their capacities, because one connection at a time fits through each. So a client of a
-//! pool sees all addresses of the pool.
+//! The better exit is the one with the lower cost. The cost of an exit is its number of tunnels, divided by its
+//! capacity, times its average latency. The product is used because both a busy exit and a slow exit make a client
+//! wait.
+//!
+//! The proxy linkerd computes the cost in a similar way, with two differences: linkerd does not know capacities, and
+//! here nearly equal latencies count as equal. Otherwise random differences of latencies would decide nearly every
+//! comparison on a quiet gateway, and an exit that was lucky once would get two connections in three.
+//!
+//! The number of tunnels is divided by the capacity, because a large exit with ten tunnels may give each tunnel more
+//! bandwidth than a small exit with two tunnels. Two exits without tunnels are equally good, whatever their capacities,
+//! because any exit can carry a single connection. So a client that opens one connection after another sees all
+//! addresses of its pool.
 //!
 //! Next: `route/choose/free.rs` calls this file for each connection. Sessions go to the exit that [`first`] returns.
 //! `exit/load.rs` measures tunnels and latencies.
@@ -27,8 +32,8 @@ use crate::exit::{Exit, Moment};
 /// the difference between 20 ms and 90 ms does not matter.
 const FLOOR: u64 = 100_000;
 
-/// Two latencies count as equal if the larger latency is less than `BAND` times the smaller latency. Not tuned: dials
-/// of one exit through different circuits differ by about that factor.
+/// Two latencies count as equal if the larger one is less than `BAND` times the smaller one. Not tuned: the latencies
+/// of one exit over different circuits differ by about this factor.
 const BAND: u64 = 2;
 
 /// Returns true if `one` is the better exit of the two. The result is random if the two are equally good.
@@ -37,8 +42,8 @@ pub fn prefers<R: Rng + ?Sized>(one: &Exit, other: &Exit, now: Moment, rng: &mut
     let (mine, theirs) = (latency(one), latency(other));
     let alike = mine.max(theirs) < mine.min(theirs).saturating_mul(BAND);
     let (my_capacity, their_capacity) = (u64::from(one.capacity()), u64::from(other.capacity()));
-    // Instead of a division by the exit's own capacity, tunnels are multiplied by the capacity of the other exit. The
-    // tunnel that is about to begin counts the same for both.
+    // To compare tunnels divided by capacity without a division, the tunnels of each exit are multiplied by the
+    // capacity of the other exit. The tunnel that is about to begin is added with the same value for both exits.
     let next = my_capacity.max(their_capacity);
     let load = |exit: &Exit, capacity: u64| u64::from(exit.load().in_flight()) * capacity + next;
     let weigh = |load: u64, latency: u64| if alike { load } else { load.saturating_mul(latency) };

@@ -1,12 +1,15 @@
 //! Bans: which site refuses which exit, and until when.
 //!
-//! A shop that blocks an exit says nothing about other sites. So a ban belongs to a pair (site, exit), and each ban
-//! ends by itself. A site is a registrable domain: `www.` and `api.` of one shop share their block list, but two
-//! tenants of `github.io` do not. Bans are part of the immutable snapshot, so a connection reads bans without a lock.
-//! Bans change a few times a second at most, and every connection needs them.
+//! If one shop blocks an exit, other sites may still accept that exit. So a ban belongs to a pair (site, exit), and
+//! each ban ends by itself. A site is a registrable domain: `www.` and `api.` of one shop share their block list, but
+//! two tenants of `github.io` do not.
 //!
-//! If a site is down, each exit sees the same failures as at a site that bans every exit. So code that makes bans calls
-//! [`is_target_at_fault`] first. That code is the tester, and `route/refusal_detector.rs`, which watches real traffic.
+//! Bans are part of the immutable snapshot of the state, because every connection reads bans and must not wait for a
+//! lock. Bans change a few times a second at most, so a new snapshot for each change costs little.
+//!
+//! A site that is down looks to each exit like a site that bans the exit. So all code that makes bans first calls
+//! [`is_target_at_fault`], which compares the results of many exits. Bans are made by the tester and by
+//! `route/refusal_detector.rs`, which watches real traffic.
 
 use std::borrow::{Borrow, Cow};
 use std::collections::HashMap;

@@ -1,8 +1,9 @@
 //! Chooses the Tor exit that carries the traffic to a public proxy, if the proxy must not learn this machine's address
 //! (`through = "tor"`).
 //!
-//! A few exits carry the traffic to all proxies, so thousands of proxies do not need thousands of circuits. Rendezvous
-//! hashing gives each proxy always the same Tor exit, so connections take the path that was tested.
+//! Only a few Tor exits carry the traffic to all these proxies, so thousands of proxies do not need thousands of
+//! circuits. Each proxy is always reached through the same one of these exits (by rendezvous hashing), so a client's
+//! connection takes the same path as the test of the proxy.
 
 use rand::Rng;
 use rand::seq::IteratorRandom as _;

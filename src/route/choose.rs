@@ -1,16 +1,19 @@
 //! Chooses the exits for one connection.
 //!
-//! [`decide`] is a function of a snapshot, the current loads and the request. [`decide`] has one effect: if the
-//! connection needs a new session or pin, `decide` stores that session or pin before it returns. The session or pin is
-//! inserted only if the holder has none yet. The connection uses the session or pin that is in the table after that. If
-//! a thousand connections ask for one pin at the same time, they make a thousand proposals but get one exit. No lock is
-//! held while an exit is being chosen.
+//! [`decide`] is a function of a snapshot of the state, the current loads of the exits and the request. It has one
+//! effect: if the connection needs a new session or pin, `decide` stores that session or pin before it returns.
 //!
-//! No decision looks at every exit of the catalog. A pool has its members, and a session or pin has its exit. Sometimes
-//! these exits cannot serve, for example because the pool's exits refuse the port, or because a pin is new. Only for
-//! such connections, the set of all suitable exits is computed from sets that the catalog keeps, and a sample of the
-//! set is examined. A refusal counts exits with the catalog's sets, too. `choose/lookups.rs` tests this: it counts the
-//! exits that each kind of username looks at.
+//! The session or pin is stored only if its holder has none yet, and the connection uses the session or pin that is in
+//! the table after that. So if a thousand connections ask for the same pin at the same time, they make a thousand
+//! proposals but get one exit. No lock is held while an exit is being chosen.
+//!
+//! No decision looks at every exit of the catalog. Most decisions look only at the members of a pool, or at the exit of
+//! a session or pin.
+//!
+//! Sometimes these exits cannot serve, for example because they refuse the port, or because a pin is new. The set of
+//! all suitable exits is then computed from sets that the catalog keeps, and a sample of this set is examined. If a
+//! connection is refused, the counts in the refusal also come from the catalog's sets. `choose/lookups.rs` tests this:
+//! it counts the exits that the choice for each kind of username looks at.
 //!
 //! Next: `choose/free.rs` (flexible and rotate), `choose/sticky.rs` (sessions), `choose/strict.rs` (pins),
 //! `choose/rotate.rs` (another exit on request), `choose/funnel.rs` (why there is no exit).
@@ -67,9 +70,9 @@ const EXITS: usize = 3;
 /// would hardly be better.
 const FEW: usize = 8;
 
-/// The number of exits to draw if all exits of the first small sample were ejected. If only one exit in twenty is not
-/// ejected, one draw of 128 exits in seven hundred finds only ejected exits. The connection then tries an ejected exit.
-/// Not tuned.
+/// If all exits of the first small sample are ejected (temporarily not used), this many exits are drawn. If all of
+/// these are ejected too, the connection tries an ejected exit. Not tuned: even if only one exit in twenty is not
+/// ejected, 128 drawn exits are all ejected only once in seven hundred times.
 const MANY: usize = 128;
 
 /// Chooses the exits for a connection. If the choice makes a new session or pin, the function also stores it.

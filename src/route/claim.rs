@@ -1,10 +1,11 @@
 //! Counts how many pins use each IP address. A new pin prefers an address that no other pin uses. An exclusive pin must
 //! have such an address.
 //!
-//! The count of each address is exact, because exclusive pins depend on it. A second structure, [`UsedExits`], holds
-//! sets of the exits that have those addresses. So a new pin looks at a few exits and not at the whole catalog. Every
-//! change of a count updates these sets, and the sets are rebuilt when exits get other addresses. The sets may be
-//! slightly out of date, so the code that chooses an exit reads the exact count before it takes an address.
+//! The count of pins of each address is exact, because exclusive pins depend on it.
+//!
+//! A second structure, [`UsedExits`], holds sets of exits: the exits whose address is used by one pin, by two pins, and
+//! so on. With these sets, a new pin looks at a few exits and not at the whole catalog. The sets may be slightly out of
+//! date, so the code that chooses an exit reads the exact count before it takes an address.
 //!
 //! Lock order: an entry of `by_ip` first, and `used_exits` inside that lock. A thread that holds an entry of `by_ip`
 //! does not use `by_ip` again.
@@ -139,9 +140,11 @@ impl Claims {
         *open(&self.used_exits) = rebuilt;
     }
 
-    /// Counts a new pin at an address and returns true, if the pin may use the address. If the holder's present pin has
-    /// the same address, `own` is `Some(true)` for an exclusive present pin and `Some(false)` for another present pin.
-    /// The new pin replaces the present pin, so the present pin does not count. Otherwise `own` is `None`.
+    /// If a new pin may use the address, counts the pin and returns true. Otherwise returns false.
+    ///
+    /// `own` describes the holder's present pin, which the new pin replaces and which therefore does not count:
+    /// `Some(true)` if it has the same address and is exclusive, `Some(false)` if it has the same address and is not
+    /// exclusive, `None` if it has another address or does not exist.
     pub(super) fn take(&self, ip: Ipv4Addr, exclusive: bool, own: Option<bool>) -> bool {
         let entry = self.by_ip.entry(ip);
         let claim = if let Entry::Occupied(entry) = &entry { *entry.get() } else { Claim::default() };

@@ -235,7 +235,7 @@ impl World {
         let routes = RouteTable::new(words(), (**self.routes.defaults()).clone());
         let mut world =
             Self { catalog: Catalog::default(), routes, bans: self.bans.clone(), memory, now: self.now, rng };
-        // The exits are added in another order, so they get other slots.
+        // The exits are added in another order than in the first catalog, so they get other slots.
         let mut edit = world.catalog.edit();
         let mut exits: Vec<_> = self.catalog.iter().collect();
         exits.reverse();

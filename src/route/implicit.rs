@@ -1,10 +1,11 @@
 //! Implicit routes: the pools of usernames that contain no route name.
 //!
-//! `us-session-7` needs a pool of US exits that lives longer than one connection, and no API call made such a pool. So
-//! the first use of the username makes an implicit route. The implicit route ends when nobody has used it for
-//! `gateway.implicit_idle`. Only the pool of the route ends. Pins and sessions keep their exits, because they are in
-//! tables of their own (`route/pin.rs`, `route/session.rs`). The number of implicit routes is bounded, because a client
-//! can write any username.
+//! A username such as `us-session-7` needs a pool of US exits that lives longer than one connection, but there is no
+//! configured route that has such a pool. So the first use of the username makes an implicit route. The number of
+//! implicit routes is bounded, because a client can write any username.
+//!
+//! An implicit route ends when nobody has used it for `gateway.implicit_idle`. Only its pool ends. Pins and sessions
+//! keep their exits, because they are in tables of their own (`route/pin.rs`, `route/session.rs`).
 //!
 //! After a change of the catalog, the first connection that uses an implicit route brings its pool up to date.
 

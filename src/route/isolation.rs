@@ -1,9 +1,10 @@
 //! Decides which streams may share a circuit. Pure.
 //!
-//! The relays of a circuit can link the streams on this circuit to each other. So two clients never share a circuit. By
-//! default, sessions of one client share circuits, for three reasons. The exit sees all of these sessions in any case.
-//! A session promises an address and not a circuit of its own. And each circuit must be built, of which an engine can
-//! build only one a second. `docs/decisions/0032-isolation.md` explains this.
+//! The relays of a circuit can link the streams on this circuit to each other. So two clients never share a circuit.
+//!
+//! By default, sessions of one client share circuits, for three reasons. First, the exit sees all of these sessions in
+//! any case. Second, a session promises an address and not a circuit of its own. Third, an engine can build only one
+//! circuit a second. `docs/decisions/0032-isolation.md` explains this.
 
 use std::net::IpAddr;
 

@@ -1,9 +1,9 @@
 //! A bounded table that evicts the least recently used entry. The table consists of shards, so that threads rarely wait
 //! for each other.
 //!
-//! Clients create sessions, pins, implicit routes and rotations by their usernames. So each of these tables needs a
-//! bound, and a full table must lose idle entries and not busy ones. A lock is held for one look-up or insertion, which
-//! takes tens of nanoseconds.
+//! This table stores what clients create by their usernames: sessions, pins, implicit routes and rotations. A client
+//! can write any number of usernames, so the table needs a bound, and a full table must lose idle entries and not busy
+//! ones. A lock is held for one look-up or insertion, which takes tens of nanoseconds.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,9 +1,9 @@
 //! The memory of the process: sessions, pins, implicit routes, and the last exit of rotating usernames. All of these
 //! live longer than a snapshot.
 //!
-//! A snapshot describes exits and routes. The memory holds which exits clients were given. The data path writes the
-//! memory, so the memory is not part of the snapshot. From time to time the store copies what must survive a restart
-//! ([`Memory::changes`]), so no connection waits for a disk.
+//! A snapshot of the state describes exits and routes. The memory holds which exits clients were given. The memory is
+//! not part of the snapshot, because every connection may change the memory. Changes that must survive a restart are
+//! collected ([`Memory::changes`]) and stored every few seconds, so most connections do not wait for a disk.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -171,7 +171,7 @@ mod tests {
         let first = world.memory.changes();
         assert_eq!(named(&first), ["session us-session-a on 0", "pin de-strict on 1"]);
         assert!(world.memory.changes().is_empty());
-        // The store does not write every use, but only one use from time to time.
+        // The time of a last use is not written to the store at each use, but only from time to time.
         world.pass(MINUTE);
         world.first("us-session-a");
         assert!(world.memory.changes().is_empty());

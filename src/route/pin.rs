@@ -1,14 +1,16 @@
 //! Pins: the one IP of a strict route, which lasts for weeks and over restarts.
 //!
-//! A pin makes a promise to its owner: the address that sites see changes only in the cases below. A pin holds the exit
-//! *and* the IPv4 address that was observed, because for every site an exit with a new address is another exit. A pin
-//! belongs to (key, scope, session) and not to a route object. So the pin lives on if its route is deleted and made
-//! again. While its exit is down, connections get an error. A pin moves to another address only if its exit has been
-//! down for `repin_after`, or if the pin is rotated. Each change is an [`Event`].
+//! A pin makes a promise to its owner: the address that sites see stays the same. A pin holds the exit *and* the IPv4
+//! address that was observed, because for every site an exit with a new address is another exit. While the exit is
+//! down, connections get an error. A pin moves to another address only if its exit has been down for `repin_after`, or
+//! if the pin is rotated. Each change is an [`Event`].
 //!
-//! [`Claims`] counts how many pins use each address. Both tables change while the shard of the pin is locked, and the
-//! address is locked inside that lock. So two threads can neither pin one holder twice nor give one address to two
-//! exclusive pins.
+//! A pin belongs to the client's key, the name of the route (or the selector) and the session, and not to a route
+//! object. So the pin lives on if its route is deleted and made again.
+//!
+//! [`Claims`] counts how many pins use each address. The table of pins and the counts change together: the shard of the
+//! pin is locked first, and the address is locked inside that lock. So two threads can neither make two pins for one
+//! holder nor give one address to two exclusive pins.
 //!
 //! The table is bounded. When the table is full, the pin that was unused for the longest time is evicted. An eviction
 //! is an event, too.
@@ -263,7 +265,8 @@ impl Pins {
             if entry.ends() <= now || shard.peek(hash, |key| *key == holder).is_some() {
                 continue;
             }
-            // A pin from the store stays valid, even if an exclusive pin has got the same address since then.
+            // A pin that was read from the store stays valid. If another exclusive pin has the same address already,
+            // the pin is kept but is no longer exclusive.
             let exclusive = exclusive && self.claims.take(entry.to.ip, true, None);
             if !exclusive {
                 self.claims.force(entry.to.ip);

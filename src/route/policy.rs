@@ -70,9 +70,9 @@ pub enum Auth {
 }
 
 impl Default for Policy {
-    /// The defaults, as documented in `config/exitgate.toml`. A pool has 8 exits because gateways that start one tor
-    /// process for each exit run about 8 of them on a small machine. A session lasts ten minutes, as at paid gateways.
-    /// The other values are not tuned.
+    /// Returns the defaults, as documented in `config/exitgate.toml`. A pool has 8 exits: other gateways, which start
+    /// one tor process for each exit, also offer about 8 exits on a small machine. A session lasts ten minutes, as at
+    /// paid gateways. The other values are not tuned.
     fn default() -> Self {
         Self {
             pool: 8,

@@ -1,12 +1,15 @@
 //! A pool: the exits that a route uses now. Each exit of a pool has an IP of its own.
 //!
-//! A new edition of a pool keeps every member that is still good. So sessions stay on their exits, and circuits stay
-//! ready. Only free places are filled, in two steps. First, weighted rendezvous hashing selects some candidates: each
-//! route has its own order of all exits, in which an exit of twice the capacity is twice as likely to come early. Such
-//! an order hardly changes when exits come and go, so a route gets mostly the same exits after a restart. Second, the
-//! candidates are compared. Exits that other pools use less than their capacity allows come first, so routes spread
-//! over the network. Equal candidates are sorted by the order of the route, in which exits that are fast now come
-//! earlier.
+//! A new edition of a pool keeps every member that is still good, so sessions stay on their exits, and circuits stay
+//! ready. Only free places are filled, in two steps.
+//!
+//! First, some candidates are selected. Each route has its own order of all exits, in which an exit of twice the
+//! capacity is twice as likely to be the first (weighted rendezvous hashing). The order hardly changes when exits come
+//! and go, so a route gets mostly the same exits after a restart. The first exits of this order are the candidates.
+//!
+//! Second, the candidates are compared. Exits that other pools use less than their capacity allows come first, so
+//! routes spread over the network. Among equal candidates, exits that are fast now and early in the order of the route
+//! come first.
 //!
 //! Exits of several sources compete only inside one source: a source fills the places that the sources before it leave.
 //!
@@ -247,15 +250,17 @@ impl<'a> Filling<'a> {
         uses * u64::from(self.catalog.mean_capacity()) / capacity.max(1)
     }
 
-    /// Returns the sort key of a candidate. The candidate with the smallest key is the best. Four rules are applied in
-    /// this order. Exits that are being exchanged come last. Exits that no more pools use than their capacity allows
-    /// come first. Exits that allow the ports of the web come first. Between candidates that are still equal, the
-    /// product of latency and rank decides (`rank` is the rank of weighted rendezvous hashing).
+    /// Returns the sort key of a candidate for a free place of the pool. The candidate with the smallest key is the
+    /// best. The first value of the key is true for exits that are being exchanged: they come last. The second value is
+    /// 0 for exits that no more pools use than their capacity allows, and larger for other exits. The third value is
+    /// false for exits that allow the ports of the web. If all three are equal, the product of latency and `rank`
+    /// decides (`rank` comes from weighted rendezvous hashing and is low for exits of large capacity).
     fn key(&self, rank: f64, exit: &Exit, fair: u64) -> ((bool, u64, bool), f64) {
         let exchanged = self.old.epoch != self.need.epoch && self.old.has(exit.id());
         let web = exit.allows(443, false) && exit.allows(80, false);
         let latency = exit.known().latency.unwrap_or(UNTIMED).clamp(QUICK, SLOW);
-        // An exit of three times the mean capacity counts as used once when three pools use it.
+        // How many pools use the exit, relative to its capacity. For example, if three pools use an exit of three times
+        // the mean capacity, the result is 1.
         let uses = self.uses.of(exit) * u64::from(self.catalog.mean_capacity()) / u64::from(exit.capacity());
         ((exchanged, uses.saturating_sub(fair), !web), rank * latency.as_secs_f64())
     }

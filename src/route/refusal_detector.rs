@@ -1,10 +1,12 @@
 //! Finds out from real traffic which exits a site refuses, unless the site refuses every exit.
 //!
-//! A tunnel hides HTTP status codes, so only answers to plain `http://` requests are seen. One answer 403 means
-//! nothing, because the page may be forbidden to everybody. Several such answers in a row through one exit, with no
-//! other answer between them, make the exit a suspect. Two more conditions confirm a suspect. Another exit got a good
-//! answer from the same site within a minute, and at most half of the exits at that site are suspects. Without these
-//! conditions, a page that nobody may see, or a site that is down, would empty every pool.
+//! The gateway sees only the answers to plain `http://` requests, because a tunnel hides HTTP status codes. One answer
+//! 403 means nothing, because the page may be forbidden to everybody. Several such answers in a row through one exit
+//! make the exit a suspect.
+//!
+//! The site refuses a suspect exit if two more conditions hold. First, another exit got a good answer from the same
+//! site within a minute. Second, at most half of the exits at that site are suspects. Without these conditions, a page
+//! that nobody may see, or a site that is down, would remove the exits from every pool.
 //!
 //! This file does no I/O. The gateway passes in the answers that it saw, and makes [`super::Bans`] for the confirmed
 //! exits.

@@ -3,10 +3,14 @@
 //! A selector is a list of tokens joined by `-`. The first token is a place (`us`, `nonus`, `de+fr`, `any`). Then
 //! follow, in any order, modes (`strict`, `rotate`) and keys with values (`session-cart42`, `ttl-10m`,
 //! `exit-192.0.2.1`, `asn-3320`, `source-public`, `isolate-session`). The selector may end with `session=` and any
-//! text. If a token is unknown, is written twice or contradicts another token, the selector is refused with a reason.
-//! No token is ignored, because a typing error that silently widened a route would send traffic through a country that
-//! the owner of the route excluded. Equal selectors have one canonical text (the `Display` of [`Selector`]). This text
-//! is the key of pins, sessions and pools.
+//! text.
+//!
+//! If a token is unknown, is written twice or contradicts another token, the selector is refused with a reason. No
+//! token is ignored, because a typing error that silently widened a route would send traffic through a country that the
+//! owner of the route excluded.
+//!
+//! Equal selectors have one canonical text (the `Display` of [`Selector`]). This text is the key of pins, sessions and
+//! pools in their tables.
 //!
 //! The keywords of paid gateways are accepted as well as our own. So a scraper can move to this gateway by changing
 //! only host and password.

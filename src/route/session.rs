@@ -224,8 +224,8 @@ impl Sessions {
     /// Removes sessions that ended more than one lifetime ago.
     pub(super) fn tidy(&self, now: Moment) {
         for mut shard in self.table.each() {
-            // A session that has ended is kept for one more lifetime, so the next answer can report that the session
-            // moved.
+            // A session that has ended stays in the table for one more lifetime. So the answer to its next connection
+            // can report that the session moved to another exit.
             let ended = shard.take_if(|_, entry| entry.ends().after(entry.term.span) <= now);
             drop(shard);
             let unlisted = ended.into_iter().filter(|(_, entry)| !entry.listed).map(|(holder, _)| holder);

@@ -1,8 +1,8 @@
 //! Named routes, their ports and their pools.
 //!
-//! The route table is a value in the snapshot and contains the pools of all named routes. A change makes another
-//! edition of the table. Most changes concern one route of thousands, or none. So a pool is filled again only if the
-//! catalog or its route has changed, or if the route is due to exchange its exits.
+//! The route table is a value in the snapshot of the state and contains the pools of all named routes. A change makes a
+//! new edition of the table. Most changes concern one route of thousands, or none. So a pool is filled again only if
+//! the catalog of exits has changed, if its route has changed, or if the route is due to exchange its exits.
 //!
 //! Next: `route/table/wish.rs` (the meaning of a username), `route/implicit.rs` (usernames that contain no route name),
 //! `route/choose.rs` (the exits for a [`Wish`]).
@@ -234,8 +234,8 @@ impl RouteTable {
     }
 
     fn refill<'e>(&mut self, entries: impl Iterator<Item = &'e Arc<Entry>>, catalog: &Catalog, now: Moment) {
-        // The old members count as used until all pools are done. So an exit that one pool drops still counts as used
-        // while the next pool is filled.
+        // The counts of how many pools use each exit are those from before this refresh, until all pools are done. So
+        // an exit that one pool drops still counts as used by that pool while the next pool is filled.
         let mut uses = Arc::clone(&self.uses);
         let mut fresh = Vec::new();
         for entry in entries {

@@ -1,7 +1,7 @@
 //! Computes from pools and pins which circuits Tor should keep ready. Spare circuits follow use.
 //!
-//! A guard relay builds about one circuit a second, so a thousand unused routes must not want circuits to eight exits
-//! each. These exits get spare circuits:
+//! A spare circuit is built before a connection needs it. Only about one circuit a second can be built through a guard
+//! relay, so a thousand unused routes must not want circuits to eight exits each. These exits get spare circuits:
 //!
 //! - an exit that carried a connection lately (in the last ten minutes), if its route or pin was used lately
 //! - the first member of the pool of a route that was used lately, because a client may come back to a route
@@ -22,8 +22,8 @@ use super::view::View;
 use super::{OwnEngine, Rank, WantedExit, WantedExits};
 use crate::exit::{Catalog, ExitId, Fingerprint, Moment};
 
-/// "Lately": a route, pin or exit counts as used if its last use was within this time. A route counts as new for this
-/// time. A circuit that was used is kept for the same time.
+/// A route, pin or exit counts as used lately if its last use was within this time. A route counts as new for this time
+/// after it was created. Not longer, because a circuit that was used is also kept for this time only.
 const LATELY: Duration = Duration::from_secs(600);
 
 /// The number of spare circuits to an exit in use: one on each of two engines (tor processes), so the crash of one
@@ -165,7 +165,7 @@ mod tests {
         world.route("shop", "us", Policy { pool: 6, ..Policy::default() });
         world.pass(LATELY);
         let first = first_member(&world, "shop");
-        world.first("shop"); // chosen, and nothing carried yet
+        world.first("shop"); // this chooses an exit for a connection, but the connection has not used the exit yet
         assert_eq!(spares(&world), BTreeMap::from([(first, (1, Rank::First))]));
         let used: Vec<u16> = (0..4).map(|n| carry(&mut world, &format!("shop-session-s{n}"))).collect();
         let mut want = BTreeMap::from([(first, (1, Rank::First))]);
@@ -232,7 +232,7 @@ mod tests {
         world.route("one", "us-strict", Policy::default());
         let created = world.now;
         world.now = Moment(created.0 - 2 * u64::try_from(LATELY.as_micros()).unwrap());
-        let pinned = world.first("one"); // before a restart
+        let pinned = world.first("one"); // the pin was made before a restart of the process
         world.now = created;
         assert_eq!(spares(&world), BTreeMap::from([(pinned, (1, Rank::Fresh))]));
         world.pass(LATELY);

@@ -21,9 +21,9 @@ pub const NAME: &str = "consensus";
 /// Returns the listing of a relay in the directory. Returns `None` if the relay is not an exit, or if its exit policy
 /// has not arrived yet.
 ///
-/// The exit policy decides whether a relay is an exit, not the `Exit` flag. The flag requires ports 80 and 443, but an
-/// exit that refuses one of these ports can still be used for the other. A relay with the `BadExit` flag is listed and
-/// marked, so the API can show why that relay is not used.
+/// The exit policy decides whether a relay is an exit, and not the `Exit` flag: the flag requires ports 80 and 443, but
+/// a relay that refuses one of these ports can still be used for the other. A relay with the `BadExit` flag is listed
+/// and marked, so the API can show why that relay is not used.
 pub fn listing(relay: Relay<'_>) -> Option<Listing> {
     let lets_out = !relay.policy().is_reject_all() || !relay.policy_v6().is_reject_all();
     let counts = relay.is_known() && lets_out && relay.flags().has(Flags::VALID);

@@ -1,7 +1,7 @@
 //! One list of public proxies at a URL, in any of the usual formats.
 //!
-//! The server's `max-age` is ignored, because some lists are behind caches that announce a week. The operator
-//! configures the time between two requests instead.
+//! A request is made at a configured interval. The `max-age` of the server's answer is ignored, because some lists are
+//! behind caches that announce a `max-age` of a week.
 //!
 //! Next: `list/reader.rs` splits a list into entries, `list/entry.rs` parses one entry, `source/public.rs` merges the
 //! lists.

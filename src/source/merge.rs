@@ -16,11 +16,13 @@
 //!
 //! Three rules limit the harm of contradictions. First, Onionoo's country and AS are used only if Onionoo has the same
 //! address as the directory, because otherwise the relay has got a new address. Second, a relay whose microdescriptor
-//! has not arrived yet keeps its last listing, so no exit drains while a directory is being downloaded. Third, a relay
-//! that vanishes from the directory stays in the merged list, marked as not listed, for as long as a consensus is valid
-//! ([`UNLISTED_FOR`]). The reason: every hour 1.2 % of all relays vanish from the consensus, and half of them are in
-//! the next one. tor itself builds no new circuits to such a relay, but its open circuits continue. Sessions and pins
-//! must not move because a relay is absent for an hour.
+//! has not arrived yet keeps its last listing, so no exit loses its connections while a directory is being downloaded.
+//! Third, a relay that vanishes from the directory stays in the merged list, marked as not listed, for as long as a
+//! consensus is valid ([`UNLISTED_FOR`]).
+//!
+//! The reason for the third rule: every hour 1.2 % of all relays vanish from the consensus, and half of them are in the
+//! next one. Sessions and pins must not move to another exit because a relay is absent for an hour. tor builds no new
+//! circuits to an absent relay, but open circuits to the relay continue.
 //!
 //! Next: `source/relays.rs` passes the data to this file, and applies the merged list to [`crate::state`].
 
@@ -35,8 +37,9 @@ use crate::exit::facts::OBSERVED_FOR;
 use crate::exit::{ExitId, Fingerprint, Listing, Moment};
 use crate::tor::netdir::{Netdir, Relay};
 
-/// The longest time for which a relay that vanished stays in the merged list. It is the time for which a consensus of
-/// the public network is valid. In a network whose consensus is valid for a shorter time, that time counts.
+/// The longest time for which a relay that vanished from the directory stays in the merged list. A consensus of the
+/// public network is valid for this time. If the consensus of another network is valid for a shorter time, that time is
+/// used instead.
 const UNLISTED_FOR: Duration = Duration::from_secs(3 * 3600);
 
 /// New data of one source. The new data replaces all earlier data of that source.

@@ -156,9 +156,9 @@ impl Details {
     }
 }
 
-/// Returns true if two addresses certainly have the same country and AS. Onionoo's country and AS belong to the first
-/// OR address of a relay, but sites may see another address. This function compares networks (/24, /48), the smallest
-/// ones that are routed separately on the internet.
+/// Returns true if two addresses certainly have the same country and AS. This is needed because Onionoo's country and
+/// AS belong to the first OR address of a relay, but sites may see another address. The two addresses must be in one
+/// network of the size /24 (IPv4) or /48 (IPv6). Smaller networks are not routed separately on the internet.
 fn same_net(first_router: IpAddr, seen: IpAddr) -> bool {
     match (first_router, seen) {
         (IpAddr::V4(a), IpAddr::V4(b)) => a.to_bits() >> 8 == b.to_bits() >> 8,

@@ -2,7 +2,8 @@
 //! to nothing but Tor.
 //!
 //! A user of bridges hides from their network that they use Tor. A request for a list of Tor relays from this machine's
-//! own address would reveal that. [`Rules::only_tor`] is read again for each stream.
+//! own address would reveal the use of Tor. So [`Rules::only_tor`] is read again before each stream is opened, because
+//! a reload may have changed it.
 
 use rand::Rng;
 use tokio::time::Instant;

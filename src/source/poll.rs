@@ -41,8 +41,8 @@ const REFRESH_PAUSE: Duration = Duration::from_secs(60);
 /// lists are exempt, because the loss of two exits may already be half of such a list.
 const LONG_LIST: u32 = 100;
 
-/// A list that has shrunk to less than half is rejected at first, and the request counts as failed. If this many
-/// requests in a row would fail, and the last two of them brought such a list, the list is accepted.
+/// A list that has shrunk to less than half is rejected at first, and the request counts as failed. The list is
+/// accepted when this many requests in a row would count as failed and the last two of them brought such a list.
 const HALVED_REQUESTS: u32 = 3;
 
 /// Why a list that has shrunk to less than half is rejected at first.
@@ -210,8 +210,8 @@ fn check<T>(parsed: &Parsed<T>, before: &Source, now: Moment) -> Result<(), Garb
     if parsed.records == 0 {
         return Err(Garbage("it contains no exit"));
     }
-    // If the date of the earlier answer is in the future, that date was the source's mistake and is ignored. Otherwise
-    // all later answers would look old.
+    // If the date of the earlier answer is in the future, the date was the source's mistake and is ignored. If the date
+    // were used, all later answers would look older than that answer.
     let latest = before.published.filter(|published| published.since(now) <= CLOCK_SLACK);
     if parsed.published.is_some() && parsed.published < latest {
         return Err(Garbage("it is older than the answer before"));

@@ -1,11 +1,13 @@
 //! ProxiFly: a list of thousands of free public proxies, which is updated every few minutes.
 //!
 //! In each period (one minute by default) only `meta/data.json` is requested: a few kilobytes that contain the date of
-//! the list. The list itself is requested only after that date has changed. The CDN that serves the list may cache it
-//! for half a day. An old date shows that the CDN sent a cached copy. If so, the mirror is also requested, and the
-//! newer copy is used.
-//! Only protocol, address and port are taken from the list, because half of its countries are wrong, it calls
-//! transparent proxies "elite", and it lists some proxies with several protocols.
+//! the list. The list itself is requested only after that date has changed.
+//!
+//! The CDN (a cache) that serves the list may send a copy that is half a day old. If the date is old, the list is also
+//! requested from its mirror, and the newer copy is used.
+//!
+//! Only protocol, address and port are taken from the list. Its other facts are often wrong: half of the countries are,
+//! and transparent proxies are called "elite".
 //!
 //! Next: `source/list.rs` parses the list, `source/public.rs` merges it with other lists.
 

@@ -171,8 +171,8 @@ impl ListMerge {
                     entry => entry.or_insert_with(new),
                 };
                 offer.login = offer.login.take().or_else(|| login.clone());
-                // If one list says that its proxies must be reached through Tor, this also applies to a proxy of this
-                // list that is also in another list.
+                // A proxy may be in several lists. If the proxies of one of these lists must be reached through Tor,
+                // the proxy is reached through Tor.
                 if list.through == Through::Tor {
                     offer.through = Through::Tor;
                 }
@@ -231,8 +231,9 @@ impl ListMerger {
         }
     }
 
-    /// Applies the merged list to the state. A proxy that drains (is in no list any more) is removed only when the
-    /// state gets another list. So while proxies drain, the merged list is applied once more a little later.
+    /// Applies the merged list to the state. A proxy that is in no list any more drains (gets no new connections), and
+    /// the state removes it when the next merged list is applied. So while proxies drain, the merged list is applied
+    /// once more a little later.
     async fn apply(&mut self) {
         let snapshot = self.state.snapshot();
         let public = snapshot.catalog.iter().filter(|exit| exit.id().source() == Source::Public);

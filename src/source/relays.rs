@@ -173,7 +173,7 @@ impl RelayMerger {
         let now = self.state.now();
         async move {
             match until.filter(|_| !is_reported) {
-                // Waits one second longer, because times are rounded.
+                // Waits one second longer, because the time `until` may have been rounded down.
                 Some(until) => sleep(Moment::from(until).since(now) + Duration::from_secs(1)).await,
                 None => std::future::pending().await,
             }

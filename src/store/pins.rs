@@ -1,5 +1,5 @@
-//! Pins: the exit that a strict session always uses. Clients rely on pins, so changes of pins are committed, never
-//! noted.
+//! Pins: the exit that a strict session always uses. Clients rely on pins, so each change of a pin is on the disk
+//! before the client gets its answer.
 
 use rusqlite::{Connection, Row};
 

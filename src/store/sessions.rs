@@ -1,5 +1,5 @@
-//! Sessions: the exit that a client's session key uses. The last use of a session is noted, not committed. If a power
-//! cut loses the last use, the session ends a few seconds early.
+//! Sessions: the exit that a client's session key uses. The time of the last use of a session is written without a
+//! caller that waits for the disk. If a power cut loses this time, the session ends a few seconds too early.
 
 use rusqlite::{Connection, Row};
 

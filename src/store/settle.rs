@@ -1,8 +1,9 @@
 //! What becomes of the jobs of a batch after the batch was written, or could not be written.
 //!
-//! Two rules keep acknowledged commits safe. A note that is older than a commit of the same row is removed, because a
-//! later try to write the note would undo the commit. A commit whose caller no longer waits is undone, because this
-//! caller was told that nothing has changed.
+//! A batch contains commits (their callers wait until the write is on the disk) and notes (nobody waits for them). Two
+//! rules keep acknowledged commits safe. First, a note that is older than a commit of the same row is removed, because
+//! a later try to write the note would undo the commit. Second, a commit whose caller no longer waits is undone,
+//! because this caller got the answer that nothing has changed.
 
 use std::collections::BTreeSet;
 

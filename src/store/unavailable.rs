@@ -1,7 +1,8 @@
 //! A store whose file cannot be used: the gateway runs from memory, and the file is not touched.
 //!
-//! A commit that is not on the disk is never acknowledged. So for the lifetime of the process, every commit is refused,
-//! and every note is dropped and counted. After the file was repaired, the gateway must be restarted.
+//! A commit (a write whose caller waits) is never acknowledged before it is on the disk. So this store refuses every
+//! commit until the process ends. Every note (a write for which nobody waits) is dropped and counted. After the file
+//! was repaired, the gateway must be restarted.
 
 use std::time::SystemTime;
 
@@ -37,7 +38,7 @@ pub(super) fn start(
                 Job::Meddle(_) => {}
             }
         }
-        // the order matters: `Store::close` waits for the queue first, and then for the health
+        // in this order, because `Store::close` waits for the end of `jobs` first, and then for that of `health`
         drop((claim, jobs, sender));
     };
     std::thread::Builder::new().name("store".to_owned()).spawn(work)?;

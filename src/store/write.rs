@@ -1,4 +1,5 @@
-//! All kinds of writes, for commits and for notes.
+//! All kinds of writes to the database. A write can be committed or noted. A *commit* is on the disk before its call
+//! returns. A *note* is written later, and nobody waits for it.
 
 use rusqlite::Connection;
 

@@ -1,8 +1,9 @@
 //! The thread that writes to the database.
 //!
-//! When the thread wakes, it writes everything that is in its queue in one transaction, so several commits share one
-//! fsync, and notes are written with them. If there are only notes, they are collected for a short time and written
-//! without fsync. A power cut can then lose the last quarter of a second of history, which does no harm.
+//! A commit is a write whose caller waits until it is on the disk. A note is a write for which no caller waits. When
+//! the thread wakes, it writes everything that is in its queue in one transaction, so several commits and notes share
+//! one fsync. If there are only notes, they are collected for a short time and written without fsync. A power cut can
+//! then lose the notes of the last quarter of a second, which does no harm.
 //!
 //! When the file fails (full, locked, read-only, damaged), a commit is refused immediately. Notes are kept for the next
 //! try, up to a limit. The thread tries again with growing pauses, and in the meantime the gateway runs from memory.
@@ -234,8 +235,8 @@ impl Writer {
             }
             Err(fault) => {
                 self.fail(fault.clone());
-                // If the disk is full, it may still have enough space for the commits without the notes, because
-                // commits are small.
+                // The whole batch could not be written. If the disk is full, it may still have enough space for the
+                // commits alone, because commits are small. So the commits are written without the notes.
                 let alone = commits && due && !matches!(fault, Fault::Locked | Fault::ReadOnly);
                 if alone { self.transact(&batch, false) } else { Err(fault) }
             }
@@ -368,7 +369,8 @@ impl Writer {
         bans::sweep(&self.db, now)?;
         sessions::sweep(&self.db, now)?;
         checks::forget(&self.db, Moment(now.0.saturating_sub(keep)), SWEEP.1)?;
-        // Each step of this statement gives back one page, so the loop must run until the last step.
+        // Each step of this statement gives one page of the file back to the disk. So the loop must run until there are
+        // no more steps.
         let mut give_back = self.db.prepare_cached(&format!("PRAGMA incremental_vacuum({GIVE_BACK})"))?;
         let mut pages = give_back.query([])?;
         while pages.next()?.is_some() {}

@@ -1,9 +1,11 @@
 //! Metric series about routes and their ports, which users create and delete.
 //!
-//! A Prometheus exporter keeps every series for ever. For routes that is a memory leak: a hundred new routes an hour
-//! make hundreds of new series. So series with a label for a route or a port are kept here. Such a series exists as
-//! long as some code holds its handle (a counter or a gauge). After the last handle is dropped, the series is rendered
-//! once more for its last value and then removed. If no scrape happens, the series is removed after the time [`KEPT`].
+//! A Prometheus exporter keeps every series for ever. For routes this would be a memory leak: a hundred new routes an
+//! hour make hundreds of new series. So series with a label for a route or a port are kept in this module.
+//!
+//! Such a series exists as long as some code holds its handle (a counter or a gauge). After the last handle is dropped,
+//! the last value of the series is shown to one more scrape, and then the series is removed. If no scrape happens, the
+//! series is removed after the time [`KEPT`].
 //!
 //! The number of different names in these labels is limited too. Beyond [`NAMES`] names, all further routes share the
 //! name `other`, because ten thousand routes would overload a time series database.

@@ -1,9 +1,11 @@
 //! Every metric: its name, kind and meaning.
 //!
-//! No other file contains the name of a metric. Dashboards are tested against this file, and a metric is renamed by
-//! changing one line. The labels are `listener`, `protocol`, `route`, `source`, `country`, `engine`, `check`,
-//! `outcome`, `reason` and `way`. Each label has few values. A label never contains a host, a user, an address or
-//! anything else that a client can invent, because each new value makes a new series.
+//! No other file contains the name of a metric. So a metric is renamed by changing one line, and a test compares the
+//! dashboards with this file.
+//!
+//! The labels are `listener`, `protocol`, `route`, `source`, `country`, `engine`, `check`, `outcome`, `reason` and
+//! `way`. Each label has few values. A label never contains a host, a user, an address or anything else that a client
+//! can invent, because each new value makes a new series.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

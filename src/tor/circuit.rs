@@ -1,14 +1,16 @@
 //! Circuits: which circuits are built, for which requests, and which streams may use them.
 //!
-//! Every circuit costs its guard some work, and relays refuse clients that build too many circuits. So circuits are
-//! kept ready only for wanted exits, they are built at a limited rate, and a spare circuit is replaced only after it
-//! was used: a thousand idle routes cost no builds. A spare has no owner until its first stream. From then on the
-//! circuit belongs to the isolation key of that stream. So a spare can serve whichever request comes first, and two
-//! keys never share a circuit.
+//! Every circuit costs its guard (the first relay) some work, and relays refuse clients that build too many circuits.
+//! So circuits are built at a limited rate, and spare circuits (built before a request needs them) are kept only for
+//! wanted exits. A spare circuit is replaced only after it was used, so a thousand idle routes cost no builds.
 //!
-//! [`pool`] decides all of this. The pool is pure: its inputs are times and events, and its outputs are effects. Around
-//! the pool are a lock, the senders that wake waiting requests, and [`Lease`]. Dropping a lease frees the place of a
-//! stream on its circuit.
+//! A spare circuit has no owner until its first stream. From then on the circuit belongs to the isolation key of that
+//! stream (which streams may share a circuit). So a spare circuit can serve whichever request comes first, and streams
+//! of two keys never share a circuit.
+//!
+//! The module [`pool`] decides all of this and does no I/O: its inputs are times and events, and its outputs are
+//! effects (actions that the caller must carry out). This module adds a lock around the pool, the senders that wake
+//! waiting requests, and [`Lease`]. Dropping a lease frees the place of a stream on its circuit.
 //!
 //! Next: [`pool`]; [`build_rate`] limits the rate of builds; [`super::engine`] carries out effects and reports events.
 

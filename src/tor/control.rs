@@ -1,14 +1,18 @@
 //! One control connection to one tor process: commands, the answers in the order of the commands, and events.
 //!
-//! A caller writes its command into the socket itself, under a lock. The lock is held only for one push to a queue and
-//! one non-blocking write. So an ATTACHSTREAM command, which a client waits for, costs one system call and no switch to
-//! another task. If the socket does not accept all bytes, the connection's task writes the rest. The same task also
-//! reads. tor answers in the order of the commands, so a queue of waiting callers is enough to match the answers.
+//! A caller writes its command into the socket itself, under a lock. So an ATTACHSTREAM command, for which a client
+//! waits, costs one system call and no switch to another task. If the socket does not accept all bytes, the
+//! connection's task writes the rest later.
 //!
-//! Events go into a channel without a size limit. With a limit, a full channel would also stop the reading of answers,
-//! because answers arrive over the same socket. The task that takes events out of the channel sometimes waits for an
-//! answer, so this would be a deadlock. If events were dropped instead, circuits and streams would leak. So no event is
-//! dropped. The number of waiting events is watched, and an error is logged each time the number doubles. At
+//! The connection's task also reads the answers. tor answers in the order of the commands, so a queue of waiting
+//! callers is enough to find the caller of each answer.
+//!
+//! Events go into a channel without a size limit, for two reasons. First, with a limit, a full channel would also stop
+//! the reading of answers, because answers arrive over the same socket. This would be a deadlock, because the task that
+//! takes events out of the channel sometimes waits for an answer. Second, if events were dropped, circuits and streams
+//! would leak.
+//!
+//! Instead of a limit, the number of waiting events is watched. An error is logged each time the number doubles. At
 //! `BACKLOG_END` waiting events the connection is closed, because a receiver that is so late will not recover.
 //!
 //! Some answers must be handled before the events that follow them (for example EXTENDED before BUILT).

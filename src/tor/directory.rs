@@ -4,10 +4,10 @@
 //! makes the memory of tor 11 MB larger until tor ends. One directory serves all engines: the first engine that
 //! learns of a new directory reads it.
 //!
-//! Once a minute each engine checks whether the directory must be read. `directory/due.rs` decides this: yes if the
-//! directory has changed, or if missing microdescriptors may have arrived. The files of the directory have 13 MB on the
-//! public network. They are read piece by piece on a thread for blocking work, so neither the engine's loop nor the
-//! memory of the gateway notices.
+//! Once a minute each engine checks whether the directory must be read: if the directory has changed, or if missing
+//! microdescriptors (the descriptions of relays) may have arrived (`directory/due.rs`). The files of the directory have
+//! 13 MB on the public network. They are read piece by piece on a thread for blocking work, so the reading neither
+//! delays the engine's loop nor needs much memory.
 
 mod due;
 

@@ -1,9 +1,11 @@
 //! One engine: a tor process that this gateway controls. The engine restarts tor when tor ends.
 //!
-//! An engine outlives its tor process. After a restart, tor has another process id and no circuits. The engine keeps
-//! its folder, its guard and its id. It publishes its state on a watch channel. A *run* lasts from a login on tor's
-//! control port to the end of that connection. Circuits, streams and leases carry the number of their run, because tor
-//! counts its ids from 1 again in each run.
+//! An engine outlives its tor process. After a restart, tor has another process id and no circuits, but the engine
+//! keeps its folder, its guard (the first relay of all its circuits) and its id. The engine publishes its state on a
+//! watch channel.
+//!
+//! A *run* of an engine lasts from a login on tor's control port to the end of that connection. Circuits, streams and
+//! leases carry the number of their run, because tor counts its ids from 1 again in each run.
 //!
 //! Next:
 //!
@@ -184,8 +186,8 @@ pub struct Engine {
     /// True while the guard or bridge does not answer. New requests then go to other engines.
     silent: AtomicBool,
     restarts: AtomicU32,
-    /// Wakes the engine's loop when a build was queued, because the build may have to wait for the limit on the rate of
-    /// builds.
+    /// Wakes the engine's loop when a circuit build was queued. The loop starts the build as soon as the limit on the
+    /// rate of builds allows it, and must first set its timer to that time.
     bell: Notify,
     /// Wakes the engine's loop when the settings have changed.
     reload: Notify,

@@ -1,9 +1,11 @@
 //! Parses tor's asynchronous events: circuits, streams, bootstrap, directory, connections. Pure: no I/O.
 //!
 //! The format of events differs between versions of tor: the order of fields changes, empty fields are left out, and
-//! new fields appear. So we read by position only the few words whose position the specification fixes, and all other
-//! fields by their key. An unknown event becomes [`Event::Other`] and never an error. Otherwise the gateway would fail
-//! on the day when a new tor adds an event.
+//! new fields appear. So only the few words whose position the specification fixes are read by position, and all other
+//! fields are read by their key.
+//!
+//! An unknown event becomes [`Event::Other`] and never an error. Otherwise the gateway would fail on the day when a new
+//! version of tor adds an event.
 //!
 //! `event/circuit.rs` and `event/stream.rs` parse the events of circuits and streams.
 //!

@@ -97,9 +97,10 @@ impl Fleet {
         self.liveness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns how long the relays of a test circuit may take to answer. After this time, the test circuit counts as
-    /// not answered. 3 s with the shipped time-out of 20 s for a whole circuit. On the public network an answer takes 1
-    /// s or less. The lower bound is far above the delays of a busy machine.
+    /// Returns how long the relays of a test circuit may take to answer: 3 s with the shipped time-out of 20 s for a
+    /// whole circuit. After this time, the test circuit counts as not answered. On the public network an answer takes 1
+    /// s or less. If the time-out is very short, a lower bound applies, which is far above the delays of a busy
+    /// machine.
     pub(super) fn answer_time(&self) -> Duration {
         (self.settings.load().circuit_timeout * 3 / 20).clamp(Duration::from_millis(150), Duration::from_secs(10))
     }
@@ -158,9 +159,9 @@ impl Fleet {
         let settings = self.settings.load();
         let (mut rate, mut burst) = (settings.circuits_per_second, settings.circuit_burst);
         if let Some(dir) = self.netdir().filter(|dir| dir.param_or("DoSCircuitCreationEnabled", 0, 0..=1) == 1) {
-            // If the consensus enables the protection against floods without values, tor's defaults are 3 circuits a
-            // second and a burst of 90. We use a third of the burst, because the guard may also count other clients
-            // with the same address.
+            // Relays refuse a client address that builds too many circuits. If the consensus does not contain the
+            // allowed values, tor's defaults apply: 3 circuits a second and a burst of 90. The gateway uses only a
+            // third of the burst, because the guard may also count other clients with the same address.
             let bearable = dir.param_or("DoSCircuitCreationRate", 3, 1..=i32::MAX);
             let at_once = dir.param_or("DoSCircuitCreationBurst", 90, 1..=i32::MAX);
             rate = rate.min(f64::from(bearable));

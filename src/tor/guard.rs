@@ -4,16 +4,17 @@
 //! engine keeps one guard for months. This module implements Tor's guard specification, reduced to a client with one
 //! guard for everything:
 //!
-//! - The *sample* is a list of guards, drawn by the weights of the consensus. It limits how many relays an engine
-//!   enters through in a period, even if an attacker takes relays down. The sample is saved. A member leaves the sample
-//!   when its lifetime is over or when it has been unlisted for 20 days. The lifetime is 120 days, of which a random
-//!   part of up to a tenth is already over when the member is added.
+//! - The *sample* is a saved list of guards, drawn by the weights of the consensus. An engine uses only guards of its
+//!   sample, so an attacker who takes guards down cannot make the engine try more and more relays. A member leaves the
+//!   sample when its lifetime of 120 days is over or when it has been unlisted for 20 days. When a member is added, a
+//!   random part of its lifetime (up to 12 days) counts as already over.
 //! - Members that have worked once are *confirmed* and come before the others. Within each of the two groups, the order
 //!   is that of the draw. The guard is the first member that is listed, not excluded and not known to be down.
 //! - A guard that is down is tried again, at first every 10 minutes and in the end every 9 hours. When it works again,
 //!   the engine returns to it.
-//! - An engine changes its guard only to one that has answered a test, and only while it is known that the network works
-//!   (`tor/liveness.rs`). So an outage of the uplink makes no engine walk through its sample.
+//! - An engine changes its guard only to one that has answered a test, and only while it is known that the network
+//!   works (`tor/liveness.rs`). So if this machine has no network, no engine tries one guard of its sample after the
+//!   other.
 //! - Circuits that fail beyond the guard are counted, because a hostile guard would let only those circuits through
 //!   whose other end it also observes. Below certain success rates there is an [`Alarm`]. A parameter of the consensus
 //!   decides whether the guard is then dropped. So far the consensus does not ask for that.
@@ -99,9 +100,9 @@ pub struct Exclude<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     pub guard: Fingerprint,
-    /// True if it is not known whether the guard of this choice works. The caller then keeps its current guard and
-    /// builds a test circuit through the chosen guard. It reports the result and chooses again, so an engine changes
-    /// only to a guard that answers. False if the guard of this choice is to be used for everything from now on.
+    /// False if the chosen guard is to be used for everything from now on. True if it is not known whether the chosen
+    /// guard works. The caller then keeps its current guard, builds a test circuit through the chosen guard, reports
+    /// the result, and chooses again. So an engine changes only to a guard that answers.
     pub trial: bool,
     /// The guard that was used before. `None` if this choice does not replace a guard.
     pub moved_from: Option<Fingerprint>,
@@ -314,9 +315,9 @@ impl GuardState {
         Choice { guard, trial, moved_from }
     }
 
-    /// Returns true if the result of a circuit to this exit counts for the guard's statistics. An exit that is down
-    /// fails every circuit through any guard. So after some failures in a row, circuits to that exit do not count until
-    /// one succeeds.
+    /// Returns true if the result of a circuit to this exit counts for the guard's statistics. Circuits to an exit that
+    /// is down fail through any guard. So after some failures in a row, circuits to that exit do not count until one
+    /// succeeds.
     fn counts_for_the_guard(&mut self, exit: Fingerprint, built: bool) -> bool {
         /// The number of failures in a row of circuits to one exit that count for the guard. Any value from 2 to 5
         /// works. One failure may be chance, so 1 is too small. With a large value, a few dead exits would cause an

@@ -1,9 +1,10 @@
 //! Decides whether this machine reaches the Tor network, and whether the network or the guard is at fault when an
 //! engine's guard is silent. Pure: no I/O.
 //!
-//! While no relay at all answers, a failure says nothing about a guard. If such failures counted, each outage of the
-//! uplink would make engines enter the network through one new relay after the other. A guard is at fault only if
-//! something else answered after the guard fell silent: the guard of another engine, or a guard that was tested.
+//! A guard is the first relay of all circuits of an engine (a tor process). While no relay at all answers, a failure
+//! says nothing about a guard. If such failures counted, each outage of this machine's network would make engines try
+//! one new guard after the other. So a guard is at fault only if another relay answered after the guard fell silent:
+//! the guard of another engine, or a guard that was tested.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,9 +13,9 @@ use tokio::time::Instant;
 
 use super::engine_id::EngineId;
 
-/// How long a guard may be silent before it counts as at fault: 3/20 of the time-out of a build, which is 3 s with the
-/// shipped time-out, as for a test circuit. The time starts when the guard's silence is confirmed, or when tor connects
-/// anew.
+/// How long a guard may be silent before it counts as at fault: 3/20 of the time-out of a circuit build, which is 3 s
+/// with the shipped time-out. A test circuit has the same time limit. The time starts when the guard's silence is
+/// confirmed, or when tor connects anew.
 const GRACE: (u32, u32) = (3, 20);
 
 /// If a gateway has only one engine and its guard is silent, the engine tests another guard after this number of build

@@ -2,9 +2,11 @@
 //!
 //! A directory is made of two texts. The *consensus* lists the relays with flags, addresses and bandwidth, and contains
 //! the weights for each position in a path. The *microdescriptors* contain what each relay says about itself: its exit
-//! policy, family and keys. The two texts are matched by digest. The digest is the SHA-256 of the microdescriptor's
-//! text. It is in an `m` line of the consensus or, cut to 20 bytes, in an `r` line of `ns/all`. A relay whose
-//! microdescriptor is missing is listed but not [known](Relay::is_known), and no path uses it.
+//! policy, family and keys.
+//!
+//! The consensus contains the digest of each relay's microdescriptor: the SHA-256 of the text. The digest is in an `m`
+//! line of the consensus or, cut to 20 bytes, in an `r` line of `ns/all`. A relay whose microdescriptor is missing is
+//! listed but not [known](Relay::is_known), and no path uses the relay.
 //!
 //! tor has checked the signatures of both texts. Nevertheless the texts are not trusted: unreadable parts are skipped
 //! and counted, every table has a size limit, and no memory grows faster than the text.

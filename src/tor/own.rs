@@ -1,9 +1,9 @@
 //! Engines that carry the traffic of one route only.
 //!
-//! By default routes share engines: many routes use one guard and one process. A route with `engine = "own"` gets a tor
-//! process of its own. As long as the route exists, this engine has a guard that no other engine uses, and a folder
-//! that stores the guard. This costs the memory of one tor process. While that engine restarts, no other engine
-//! replaces it.
+//! An engine is a tor process. By default routes share engines: many routes use one engine and its guard (the first
+//! relay of all circuits). A route with `engine = "own"` gets an engine of its own, with a guard that no other engine
+//! uses. The guard stays the same as long as the route exists. An own engine costs the memory of one tor process. While
+//! it restarts, no other engine serves the route.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

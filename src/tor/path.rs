@@ -1,8 +1,8 @@
 //! Chooses the relays of a circuit: the engine's guard, a middle relay, and the requested exit. Pure: no I/O.
 //!
-//! If `EXTENDCIRCUIT` gets a complete path, tor applies neither its weights nor its rules. So all of them are applied
-//! here. No two relays are of one family or, on the public network, in one subnet. No relay is in a position that the
-//! directory forbids. The middle relay is chosen by the weights of the consensus.
+//! If the command `EXTENDCIRCUIT` contains a complete path, tor applies neither its weights nor its rules. So this
+//! module applies them. No two relays of a path are of one family or, on the public network, in one subnet. No relay is
+//! in a position that the directory forbids. The middle relay is chosen by the weights of the consensus.
 //!
 //! Most relays are possible middles for most paths. So a relay is drawn by weight, and if it is not possible, another
 //! one is drawn. If many draws fail, which happens in tiny networks, all possible middles are listed and one of them is

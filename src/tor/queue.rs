@@ -9,8 +9,8 @@ use super::path::Port;
 use super::{EngineId, EngineState, Tor, Way, key};
 use crate::route::{Isolation, OwnEngine};
 
-/// A request that waits in the queue of one engine changes to another engine if that engine can begin to build the
-/// circuit sooner by at least this time. Not tuned: a build takes about as long, so a smaller gain would not be
+/// A request that waits in the queue of one engine changes to another engine only if the build of its circuit can begin
+/// there at least this much sooner. Not tuned: a build itself takes about as long, so a smaller gain would not be
 /// noticed.
 const WORTH_A_MOVE: Duration = Duration::from_secs(1);
 

@@ -2,10 +2,14 @@
 //!
 //! A reply has one or more lines, and each line begins with a three-digit code. The separator after the code shows what
 //! follows. After `-` there are more lines. After `+` there is a block of data that ends at a line with a single dot.
-//! After a space the reply is complete. Replies with codes from 600 are events. An event is never inside an answer. The
-//! other end may be any program that listens on that port, so its bytes are not trusted: lines and replies have size
-//! limits. A caller that expects a large answer sets a larger limit for its command. For example, `md/all` of the
-//! public network has 9 MB, and an answer to ATTACHSTREAM has 8 bytes.
+//! After a space the reply is complete.
+//!
+//! Replies with codes from 600 are events, and all others are answers to commands. An event never arrives between the
+//! lines of an answer.
+//!
+//! The other end may be any program that listens on that port, so its bytes are not trusted: lines and replies have
+//! size limits. A caller that expects a large answer sets a larger limit for its command. For example, the answer to
+//! `GETINFO md/all` has 9 MB on the public network, and an answer to ATTACHSTREAM has 8 bytes.
 //!
 //! Next: [`super::control`] owns the connection; [`super::event`] parses events from replies.
 

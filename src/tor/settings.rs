@@ -87,20 +87,21 @@ impl Default for Settings {
             // At one circuit per second, 64 circuits are built in about the first minute after a start. Each costs the
             // engine 12 KiB.
             max_spare_circuits: 64,
-            // Exits may limit the streams of a circuit to 100 a second with a burst of 300. But the congestion window
-            // of the circuit becomes the bottleneck with far fewer streams.
+            // Exits may limit the new streams of a circuit to 100 a second with a burst of 300. A smaller number is
+            // used here, because the congestion window of one circuit is already too small for far fewer streams at the
+            // same time.
             streams_per_circuit: 64,
-            // tor's own value is 10 minutes. Here a new circuit changes the path but not the exit, so a new circuit
-            // brings less privacy, while its build costs the guard as much. So this value is three times as long.
+            // tor's own value is 10 minutes. This value is three times as long: in this gateway a new circuit changes
+            // the path but not the exit, so it brings less privacy, and its build costs the guard as much as in tor.
             circuit_dirty: Duration::from_secs(30 * 60),
             circuit_idle: Duration::from_secs(10 * 60),
         }
     }
 }
 
-/// The number of engines that are started if nothing else is configured, so that traffic continues if one engine or its
-/// guard dies. It does not grow with the number of CPU cores, because each engine enters the Tor network through a guard
-/// of its own: every further guard is one more relay that may be hostile.
+/// The number of engines that are started if nothing else is configured. There are two, because traffic then continues
+/// if one engine or its guard dies. The number does not grow with the number of CPU cores: each engine enters the Tor
+/// network through a guard of its own, and every further guard is one more relay that may be hostile.
 pub const DEFAULT_ENGINES: usize = 2;
 
 /// The most attached tor processes behind one host name. Each process has its own guard, so a larger number would be a

@@ -1,8 +1,9 @@
 //! Divides the wanted spare circuits among engines, and limits the number of spare circuits of each engine. Pure: no
 //! I/O.
 //!
-//! An engine builds about one circuit a second, and most of them are for clients. So an engine keeps a bounded number
-//! of spares, however many routes there are: the spares of the exits that were in use lately come first.
+//! A spare circuit is built before a client needs it. An engine (a tor process) builds only about one circuit a second,
+//! and most of them are for clients. So an engine keeps a bounded number of spare circuits, however many routes there
+//! are. Exits that were in use lately get their spare circuits first.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

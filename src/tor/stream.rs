@@ -1,9 +1,11 @@
 //! Finds the dial that a stream of tor belongs to.
 //!
-//! Each dial gets a ticket number, which it sends as its SOCKS username. tor's first event about the stream contains
-//! this username and so identifies the dial, whatever the order in which tor reads its sockets. The lease on the
-//! circuit is kept here until tor reports the end of the stream. So the place on the circuit is freed exactly once,
-//! even if a dial was dropped, a client vanished or a stream ended after hours.
+//! Each dial gets a ticket number, which the dial sends to tor as its SOCKS username. tor's first event about the
+//! stream contains this username, which identifies the dial.
+//!
+//! A lease is the right of a stream to one place on a circuit. This module keeps the lease until tor reports the end of
+//! the stream. So the place on the circuit is freed exactly once, even if the dial was dropped, the client vanished or
+//! the stream ended after hours.
 //!
 //! Next: [`super::engine`] reports events to this module; `dial/tor.rs` waits for the results.
 
@@ -162,8 +164,9 @@ impl Default for Streams {
     }
 }
 
-// A lease must not be dropped while this lock is held. Dropping a lease takes the lock of the circuits, and a task that
-// holds the lock of the circuits may wait for this lock. So every method first moves leases out of the locked data.
+// A lease must not be dropped while the lock of `Streams` is held, because this could be a deadlock: dropping a lease
+// takes the lock of the circuits, and a task that holds the lock of the circuits may wait for the lock of `Streams`. So
+// every method moves leases out of the locked data and drops them later.
 impl Streams {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)

@@ -2,9 +2,10 @@
 //!
 //! The user must not set some options. For example, if tor attached streams by itself, or if another program used the
 //! control port, nothing would fail visibly, but traffic would leave through wrong exits. A line with such an option is
-//! refused, and the error shows its location and a reason. All such lines are reported together. tor accepts
-//! abbreviated option names and ignores upper and lower case. So a line is also refused if its name could be an
-//! abbreviation of such an option.
+//! refused, and the error shows the place of the line and a reason. All such lines are reported together.
+//!
+//! tor accepts abbreviated option names and does not distinguish upper and lower case. So a line is also refused if its
+//! option name could be an abbreviation of a refused option.
 //!
 //! Next: `preflight.rs` lets tor verify the result; `engine/run.rs` writes the result to a file.
 

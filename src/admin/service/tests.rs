@@ -251,7 +251,7 @@ async fn a_closed_route_leaves_nothing() {
             .create(json!({"selector": "us-strict", "name": "shop", "port": 20001, "exclusive": true}))
             .await
             .unwrap();
-        // Pins the route to an exit, as a client's first connection does.
+        // Gives the strict route its exit (a pin), as a client's first connection does.
         let state = routes.service.state.clone();
         let snapshot = state.snapshot();
         let wish = snapshot.routes.resolve("", Some("shop")).unwrap();

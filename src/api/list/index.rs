@@ -267,7 +267,8 @@ pub(in crate::api) async fn watch(cache: ListCache, state: State, tasks: Tasks) 
             _ = tick.tick() => {}
         }
         let changed = revisions.has_changed().unwrap_or(false);
-        // The ages of checks grow even if nothing else changes. So an index is also renewed if a request has read it.
+        // An index contains how long ago each proxy was checked. These ages grow even if the state has not changed. So
+        // the index is renewed every second while requests read it.
         if changed || cache.0.load().read.load(Ordering::Relaxed) {
             revisions.mark_unchanged();
             let index = ListIndex::after(&cache.newest(), &state.snapshot(), state.now());

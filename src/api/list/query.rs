@@ -57,8 +57,8 @@ pub(super) struct Query {
     pub(super) max_age: Option<Duration>,
 }
 
-/// The fields of one proxy that queries can filter by. They are copied into a small struct, so the rows of 10,000
-/// proxies are contiguous in memory and a query scans them quickly.
+/// The fields of one proxy that queries can filter by. The fields are copied into this small struct, so the rows of
+/// 10,000 proxies are contiguous in memory and a query scans them quickly.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
     protocol: Option<Protocol>,

@@ -20,8 +20,8 @@ use crate::source::public::{GIVEN_UP, Publics};
 /// has space for more exits than a tester checks at the same time.
 const WISHES: usize = 256;
 
-/// The limit on open files allows a certain number of connections. The tester of public proxies may use this fraction
-/// of them (2 means one half). The rest is for clients.
+/// The tester of public proxies may use one connection in `FILES_SHARE` (2: one half) of those that the limit on open
+/// files allows. The rest is for clients.
 const FILES_SHARE: u32 = 2;
 
 /// Starts the downloads and the tester, and adds their handles to `started`.

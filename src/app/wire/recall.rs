@@ -180,7 +180,7 @@ mod tests {
             (condemned.known().verdict, condemned.known().why.as_deref()),
             (Verdict::Bad, Some("it changes pages"))
         );
-        // A list contains the condemned proxy again, and the proxy stays condemned.
+        // After the restart, a list contains the condemned proxy again. The proxy must stay condemned.
         let mut edit = snapshot.catalog.edit();
         edit.list(kept(exit(3)).listing);
         assert!(!edit.finish().get(&exit(3)).unwrap().alive());

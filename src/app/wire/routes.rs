@@ -16,7 +16,7 @@ use crate::state::{CONFIG_PORTS, Change, Snapshot};
 /// Validates the text of a selector while a configuration is read. The error text is the rest of a sentence that begins
 /// with the selector.
 pub(in crate::app) fn validate_selector(text: &str, groups: &Groups) -> Result<(), String> {
-    // A wrong group is ignored here, because it is reported as a separate fault.
+    // A wrong country group is ignored here, because another check of the configuration reports it.
     let words = read_words(groups, &[]).unwrap_or_default();
     Selector::parse(text, &words).map(drop).map_err(|fault| fault.to_string())
 }

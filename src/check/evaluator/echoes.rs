@@ -1,8 +1,8 @@
 //! What the echo probes of one check show, together with the results of other exits.
 //!
-//! A good exit that fails at an echo server does not count as bad immediately, because the server may be down. The bad
-//! verdict on this exit is held (does not count yet) until another exit has passed the server. If the server turns out
-//! to be down, the verdict is dropped.
+//! An echo server answers with the address that it sees. A good exit that fails at an echo server does not count as bad
+//! immediately, because the server may be down. The bad verdict on this exit is held: it does not count until another
+//! exit has got an answer from the server. If the server turns out to be down, the verdict is dropped.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -22,8 +22,9 @@ use crate::exit::{ExitId, Known, Moment, Verdict};
 use crate::net::Host;
 use crate::state::ExitUpdate;
 
-/// How long a bad verdict on an exit that was good waits for the result of another exit. After this time, the failure
-/// is forgotten. Not tuned: other exits are checked again within seconds.
+/// If an exit that was good fails, the bad verdict waits for the result of another exit at the same server. After this
+/// time without such a result, the failure is forgotten. Not tuned: other exits are normally checked again within
+/// seconds.
 const HELD_FOR: Duration = Duration::from_secs(600);
 
 /// How many exits that passed lately are checked again to find out whether an echo server works.

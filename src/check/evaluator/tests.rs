@@ -108,7 +108,8 @@ fn a_failure_that_is_the_exits_own_counts_at_once() {
 #[test]
 fn when_echo_servers_die_nobody_is_called_bad() {
     let mut all = evaluator();
-    // Two hundred exits passed within the last minute, so it takes a while until most exits fail.
+    // Two hundred exits passed within the last minute. So many exits must fail before more than half of the tested
+    // exits fail.
     (1..=200).for_each(|n| all.pass(n, START));
     let mut now = START;
     for n in 1..=100 {

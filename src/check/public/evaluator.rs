@@ -1,8 +1,10 @@
 //! What the results of all proxies show about a single result. Pure.
 //!
-//! If an echo server is down, a thousand proxies look dead. The same is true if this machine's own connection fails. So
-//! this code counts the share of good answers for each echo server. If nearly all proxies that worked a moment ago fail
-//! at the same time, none of these failures counts. The true content of a canary is the content that most proxies show
+//! A thousand proxies look dead if an echo server (a server that answers with the address it sees) is down, or if this
+//! machine's own connection fails. So this code counts the share of good answers for each echo server. If nearly all
+//! proxies that worked a moment ago fail at the same time, none of these failures counts.
+//!
+//! A canary is a page that is the same for all clients. Its true content is the content that most proxies show
 //! (`check/tamper_check.rs`).
 
 use std::collections::VecDeque;
@@ -28,9 +30,9 @@ const ENOUGH_ANSWERS: f32 = 10.0;
 /// after the other servers.
 const IN_SERVICE: f32 = 0.5;
 
-/// Our own connection counts as down if two conditions hold within the time [`RECENT`]. First, at least 20 proxies that
-/// had worked were tested again. Second, more than the share 0.9 of these proxies failed. For comparison: at worst, one
-/// in twenty proxies dies within a minute.
+/// This machine's own connection counts as down if two conditions hold within the time [`RECENT`]. First, at least 20
+/// proxies that had worked were tested again. Second, more than the share 0.9 of these proxies failed. Without such a
+/// fault, at most one proxy in twenty dies within a minute.
 const UPLINK: (usize, f32) = (20, 0.9);
 const RECENT: Duration = Duration::from_secs(60);
 

@@ -1,9 +1,12 @@
 //! Changes of the recorded facts about a public proxy, and the rows that the store keeps of them.
 //!
-//! Updates are collected and published together, so two updates of one proxy may wait at the same time. Each change is
-//! therefore applied twice. It is applied immediately to a copy of the recorded facts. The rows are made from this
-//! copy, and the next check reads it. The change is applied again when it is published. In the meantime, another change
-//! may have been applied to the facts. So a change must compute new values only from the facts to which it is applied.
+//! Updates are collected and published together, so two updates of one proxy may wait at the same time. Therefore each
+//! update is applied twice. First, an update is applied immediately to the tester's own copy of the recorded facts. The
+//! rows for the store are made from this copy, and the next check of the proxy reads this copy. Second, the update is
+//! applied to the published facts.
+//!
+//! Between the first time and the second time, another update may have changed the published facts. So an update must
+//! compute new values only from the facts to which it is applied.
 
 use std::net::IpAddr;
 use std::sync::Arc;

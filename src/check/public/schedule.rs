@@ -1,10 +1,12 @@
 //! Decides which public proxy is checked next, and when. Pure: the caller passes the time and a random number.
 //!
 //! There are five classes (`check/due_queue.rs`), which are served in this order: proxies for which a live request
-//! waits, proxies that were never checked, proxies that worked, proxies that are due for the long test, and proxies
-//! that failed. So long tests do not delay the first tests of a new list, and the many dead proxies are tested after
-//! everything else. The pause after a failure doubles each time. After a number of failures in a row, a proxy is given
-//! up.
+//! waits, proxies that were never checked, proxies that worked, proxies that are due for the long test (many requests,
+//! to see whether a proxy is reliable), and proxies that failed. So long tests do not delay the first tests of a new
+//! list, and the many dead proxies are tested after everything else.
+//!
+//! After a failure, a proxy is tested again after a pause. The pause doubles with each further failure. After a number
+//! of failures in a row, the proxy is given up.
 
 use std::time::Duration;
 

@@ -393,7 +393,8 @@ mod tests {
         let lasts = Outcome::Lasts { passed: 17, asked: 20, why: None };
         for (outcome, long) in [(works(), false), (lasts, true), (works(), false)] {
             let job = setup.next().unwrap();
-            // The tester already uses the fact that the proxy can do TLS, although nothing is published yet.
+            // The tester already knows from the first test that the proxy can do TLS, although this result is not
+            // published yet.
             assert_eq!(matches!(job.test, Test::Long { tls: true }), long, "{job:?}");
             setup.end(outcome);
             if long {

@@ -1,10 +1,11 @@
 //! One test of one proxy, step by step. The cheapest step is first, and the test ends at the first step that fails.
 //!
-//! Most proxies are dead, and cost only one connection. For the other proxies, the steps answer these questions. Does
-//! the proxy return an answer to our request? Does it open tunnels, and does it leave TLS inside them unchanged? From
-//! which address does it leave? What does it add to requests? Does it change pages? An HTTP proxy is tested with
-//! forwarded requests if a client's plain request would be forwarded too, because only forwarded requests can be
-//! changed by the proxy.
+//! Most proxies are dead, and their test ends after one connection. For the other proxies, the steps find out: whether
+//! the proxy returns an answer to our request, whether it opens tunnels and leaves TLS inside them unchanged, from
+//! which address its traffic leaves, what it adds to requests, and whether it changes pages.
+//!
+//! An HTTP proxy may forward plain requests instead of opening a tunnel for them. If it would forward a client's plain
+//! requests, it is tested with forwarded requests too, because it can change only what it forwards.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -118,8 +119,9 @@ impl Trial<'_> {
             self.fetch_canary(mode, page, truth).await?;
         }
         let tls = secure.is_some();
-        // `took` comes from the answer without TLS if there is one, so the total times of all proxies can be compared.
-        // `connect` comes from a tunnel if there is one, because clients wait for the opening of a tunnel.
+        // `took` (the time of a whole request) is that of the request without TLS if there was one, so the times of all
+        // proxies can be compared. `connect` is the time in which a tunnel was opened, if there was a tunnel, because
+        // clients wait for the opening of a tunnel.
         let connect = secure.as_ref().or(plain.as_ref()).map(|reply| reply.connect).unwrap_or_default();
         let took = plain.as_ref().or(secure.as_ref()).map(|reply| reply.took).unwrap_or_default();
         Ok(Works { ips, anonymity, tunnels, tls, took, connect })
@@ -267,8 +269,8 @@ impl Trial<'_> {
         let nonce = nonce();
         let pages = if secure { &self.settings.secure } else { &self.settings.plain };
         let page = pages[at].with_nonce(&nonce);
-        // The answer of an echo server is a single packet, so without TLS all of it arrives with the proxy's first
-        // bytes.
+        // The answer of an echo server is a single packet. Without TLS all of it arrives together with the proxy's
+        // first bytes, so the shorter time limit is enough.
         let patience = if secure { self.settings.timeout } else { self.settings.times.reply };
         let got = self.get(&page, mode, patience).await;
         let read = got.and_then(|got| match read_echo(&got.answer, &nonce) {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::exit::Moment;
 
-/// After a pause without checks, the checks that are allowed in this time may begin at the same time. Not tuned: a
-/// guard sees the same number of circuits per second from any busy client.
+/// After a pause without checks, all checks that the rate allows within this time may begin at the same moment. Not
+/// tuned: any busy client makes a guard build as many circuits in one second.
 const BURST: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]

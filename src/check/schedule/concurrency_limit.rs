@@ -1,10 +1,12 @@
 //! Limits how many checks run at the same time. The limit is lower while circuits are slow.
 //!
-//! Tor engines build circuits at a limited rate, for live requests and for checks. If the tester requests more circuits
-//! than this rate, all circuits wait in a queue, and checks time out although their exits are not at fault. So the
-//! limit changes as TCP changes its window. It grows by one after as many checks as the limit allows got their circuits
-//! in time. It shrinks by a tenth with every check that waited too long. Many late circuits reduce the limit quickly,
-//! but a single late circuit does not leave the engines idle.
+//! Tor engines build circuits at a limited rate, for live requests and for checks. If the tester requests circuits
+//! faster than this rate, all circuits wait in a queue, and checks time out although their exits are not at fault. So
+//! the number of checks at the same time has a limit that changes, as TCP changes its window.
+//!
+//! If the limit is 20, it grows to 21 after 20 checks got their circuits in time. Every check that waited too long for
+//! its circuit makes the limit a tenth smaller. So many late circuits reduce the limit quickly, but a single late
+//! circuit does not leave the engines idle.
 
 use std::time::Duration;
 

@@ -16,8 +16,8 @@ const RETRY: Duration = Duration::from_secs(60);
 /// rarely, but is still checked.
 const SELDOM: u32 = 8;
 
-/// Some exits could fill a free place of a route's pool. Their pause after failures grows only up to this many times
-/// `check.every`, because the route has no better exit.
+/// The longest pause after failures of an exit that could fill a free place of a route's pool, as a share of
+/// `check.every`. This pause is shorter than that of other exits, because the route has no better exit.
 const LACKED: f64 = 0.2;
 
 /// The pause after a first check that showed nothing about the exit. The pause doubles with each further check of this
@@ -204,8 +204,8 @@ impl Scheduled {
         if how == Ended::Good {
             self.confirmed = now;
         }
-        // The check that has ended was what callers wanted. These marks stay until now because `needs_check` reads them
-        // after the check was taken from the queue.
+        // The check that has ended is the one that callers had requested, so their requests are removed here. They must
+        // not be removed earlier: `needs_check` reads them after the exit was taken from the queue.
         (self.urgent, self.asked, self.again) = (false, false, again);
         self.due = if self.again { now } else { self.regular(terms, now) };
     }

@@ -118,8 +118,9 @@ impl Wait<'_> {
             tokio::select! {
                 biased;
                 fault = &mut watched, if given_up.get().is_none() => match fault {
-                    // tor gave up the stream because no answer came. Perhaps only the target is silent, so the exit
-                    // still gets its whole time to answer its test.
+                    // tor gave up the stream because no answer came. Perhaps only the target is silent. So the exit
+                    // still gets the whole time for its test (a name to look up), because a tested exit that answers is
+                    // not blamed.
                     StreamFault::Unanswered => {
                         given_up.get_or_init(|| ());
                         end = if exit_answered { Instant::now() } else { end.min(limits.early()) };

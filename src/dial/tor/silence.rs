@@ -1,9 +1,12 @@
 //! Decides whose fault it is that a stream gets no answer. Pure: no I/O, and the clock is passed in.
 //!
-//! tor reports such a stream after 10 s without a cause, because a dead target, a dead exit and a dead guard look the
-//! same to tor. So the dial makes two tests once an answer takes long. The engine builds a short test circuit over the
-//! first relays of the circuit (`tor/engine/nudge.rs`). And the dial asks the exit, on the same circuit, for the address
-//! of a name: an exit that answers this question works, whatever the answer is. Then the target is what does not answer.
+//! tor reports a stream without an answer after 10 s. The report has no cause, because a dead target, a dead exit and a
+//! dead guard look the same to tor. So if an answer takes long, two tests find the cause.
+//!
+//! First, the engine builds a short test circuit over the first two relays of the circuit (`tor/engine/nudge.rs`),
+//! which shows whether these relays work. Second, the dial asks the exit, on the same circuit, for the address of a
+//! name. An exit that answers this question works, whatever the answer is. If the exit works, it is the target that
+//! does not answer.
 //!
 //! Next: `dial/tor.rs` makes the tests.
 
@@ -109,10 +112,11 @@ impl Evidence {
     }
 }
 
-/// Returns the error of a dial whose last circuit failed with `before`, and which then got no other circuit because of
-/// `fault`. `None` in `before` means that the dial had no circuit yet. If the time ran out before another circuit was
-/// complete, `before` stays the result if it blames the exit for its silence, or an engine or a relay before the exit.
-/// In all other cases the result is `fault`.
+/// Returns the error of a dial that got no other circuit because of `fault`. `before` is the error of its last circuit.
+/// `None`: the dial had no circuit yet.
+///
+/// The result is `before` if the time ran out before another circuit was complete, and `before` blames the exit for its
+/// silence, or an engine, or a relay before the exit. In all other cases the result is `fault`.
 pub(super) fn without_another_circuit(before: Option<DialError>, fault: DialError) -> DialError {
     match (before, fault) {
         (Some(known @ (DialError::Exit(ExitFault::Hung) | DialError::Engine(_))), DialError::Deadline) => known,
@@ -139,9 +143,9 @@ mod tests {
             exit_answer: 3 * SECOND,
         };
         assert_eq!((limits, limits.early()), (want, now + 5 * SECOND));
-        // A longer limit for the answer changes only the field `end`.
+        // A target that may take longer to answer changes only the field `end` of the limits.
         assert_eq!(Limits::new(now, 20 * SECOND, far), Limits { end: now + 20 * SECOND, ..want });
-        // An early deadline of the whole dial also changes only the field `end`.
+        // If the whole dial must end early, this also changes only the field `end` of the limits.
         assert_eq!(Limits::new(now, 12 * SECOND, now + SECOND), Limits { end: now + SECOND, ..want });
         let short = Limits::new(now, SECOND * 12 / 10, far);
         let want = Limits {
@@ -169,7 +173,7 @@ mod tests {
             (Evidence { first_hop_answered: Some(false), ..silent }, EngineFault::FirstHop.into()),
             (Evidence { attached: false, ..silent }, EngineFault::Lost.into()),
             (Evidence { attached: false, first_hop_answered: Some(false), ..silent }, EngineFault::Lost.into()),
-            // The first relay was not tested, or the test of the exit began too late or never: nobody is blamed.
+            // If the first relay was not tested, or the test of the exit began too late or never, nobody is blamed.
             (Evidence { first_hop_answered: None, ..silent }, DialError::Deadline),
             (Evidence { exit_silent: Some(limits.exit_answer - SECOND), ..silent }, DialError::Deadline),
             (Evidence { exit_silent: None, ..silent }, DialError::Deadline),

@@ -1,8 +1,9 @@
 //! The SOCKS5 protocol between a dial and an engine's SOCKS port. Pure: no I/O.
 //!
-//! Greeting, username and request are sent in one write. tor 0.4.9 then answers the username and the request, but not
-//! the greeting, because tor keeps only one answer at a time. If the bytes arrive in pieces, tor sends all three
-//! answers. This parser accepts both cases: an answer to the greeting begins with 5, an answer to the username with 1.
+//! The dial sends greeting, username and request in one write. tor 0.4.9 then answers only the username and the
+//! request: tor keeps one answer at a time, so the answer to the greeting is lost. If the three arrive at tor in
+//! pieces, tor sends all three answers. This parser accepts both cases. It tells them apart by the first byte: an
+//! answer to the greeting begins with 5, an answer to the username with 1.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

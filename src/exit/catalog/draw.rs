@@ -1,9 +1,12 @@
 //! Draws exits of a set by capacity, without a look at the exits themselves.
 //!
-//! The sets of the catalog have up to ten thousand exits, and a connection must not wait while all of them are weighed.
-//! So each catalog has a table of weights, made when exits come, go or change their capacity (about once an hour), and
-//! [`Weights::draw`] draws from the table until it hits exits of the set. For a set that has little of the whole
-//! capacity this would take too many attempts, so then the capacities of the set are summed up.
+//! A set of the catalog has up to ten thousand exits, and a connection must not wait while the capacities of all of
+//! them are summed up. So each catalog has a table of the capacities of all its exits. The table is made when exits
+//! come, go or change their capacity (about once an hour). [`Weights::draw`] draws from the table until the drawn exits
+//! are in the set.
+//!
+//! For a set that has little of the whole capacity, this method would take too many attempts. Only then are the
+//! capacities of the set summed up.
 //!
 //! [`Weights::first`] is the draw that always comes out the same way: the exits that come first in the ranks of one
 //! seed ([`super::super::capacity::rank`]).
@@ -14,17 +17,19 @@ use super::super::capacity::{exponential, stir};
 use super::super::facts::Exit;
 use super::{Bits, Slot};
 
-/// If a set has fewer exits than this factor times the number of exits to draw, every exit of the set gets a random
-/// number instead, because most draws would hit the same exits again. Not tuned.
+/// In a small set, most draws from the table would hit exits that were drawn already. So if the set has fewer exits
+/// than this factor times the number of exits to draw, the table is not used: every exit of the set gets a random
+/// number instead. Not tuned.
 const SMALL: usize = 4;
 
-/// If a set has less than one in `SPARSE` of all slots, its capacities are summed up without any attempt to draw from
-/// the table. Not tuned: one attempt takes some 5 ns, and adding one exit to the sum takes about as long.
+/// If fewer than one in `SPARSE` of all exits are in a set, most draws from the table would not hit the set. So the
+/// table is not used, and the capacities of the set are summed up immediately. Not tuned: one draw from the table takes
+/// some 5 ns, and adding one exit to the sum takes about as long.
 const SPARSE: usize = 16;
 
-/// A draw from the table is tried at most this many times for each exit that is to be drawn, and [`MORE_ATTEMPTS`]
-/// times in addition. After that the capacities of the set are summed up. Not tuned: sets with an eighth of the whole
-/// capacity are nearly always drawn without a sum.
+/// To draw `n` exits of a set, at most `n` times `ATTEMPTS` plus [`MORE_ATTEMPTS`] draws from the table are made,
+/// because many of them do not hit the set. After that the capacities of the set are summed up. Not tuned: for a set
+/// with an eighth of the whole capacity, this number of draws is nearly always enough.
 const ATTEMPTS: usize = 16;
 const MORE_ATTEMPTS: usize = 32;
 
@@ -110,7 +115,9 @@ impl Weights {
                 return drawn.slots;
             }
         }
-        // A few exits have nearly all of the set's capacity, so nearly every attempt hit one of them again.
+        // The attempts found too few different exits: a few exits have nearly all of the set's capacity, so they were
+        // drawn again and again. The missing exits are drawn in another way: each exit that is left gets a random
+        // number.
         let left = from.iter().filter(|slot| !drawn.set.has(*slot));
         let rest = self.in_random_order(left, count - drawn.slots.len(), rng);
         drawn.slots.into_iter().chain(rest).collect()
@@ -119,7 +126,8 @@ impl Weights {
     /// Draws one of all exits by its capacity. The table must not be empty.
     fn any<R: Rng + ?Sized>(&self, rng: &mut R) -> Slot {
         let random = rng.random::<u64>();
-        // The upper half chooses the entry, the lower half chooses between its two slots.
+        // The upper half of the random number chooses the entry of the table, and the lower half chooses between the
+        // two slots of the entry.
         let at = ((random >> 32) * self.table.len() as u64) >> 32;
         let Alias { own, other } = self.table[at as usize];
         Slot(if (random as u32) < own { at as u32 } else { other })
@@ -142,8 +150,8 @@ impl Weights {
     pub(super) fn first(&self, from: &Bits, seed: u64, count: usize) -> Vec<(f64, Slot)> {
         let mut sum = 0;
         let all = from.iter().map(|slot| sum += u64::from(self.capacity(slot))).count();
-        // About `count` exits, and a few more, have a rank below this bound. No logarithm is computed for the other
-        // exits.
+        // The exits with the lowest ranks are wanted. Somewhat more than `count` exits have a rank below this bound,
+        // and only for these exits the rank is computed, because a rank needs a logarithm.
         let mut bound = (count as f64 + 6.0 * (count as f64).sqrt() + 16.0) / (sum.max(1) as f64);
         loop {
             let ranked = self.below(from, seed, if all <= count { f64::INFINITY } else { bound });
@@ -156,8 +164,8 @@ impl Weights {
 
     /// Returns the exits of the set whose ranks are below the bound.
     fn below(&self, from: &Bits, seed: u64, bound: f64) -> Vec<(f64, Slot)> {
-        // For each capacity: the smallest random number whose rank is below the bound. There are only a few dozen
-        // different capacities, so each of these numbers is computed once.
+        // Pairs of a capacity, and the smallest random number for which an exit of this capacity has a rank below the
+        // bound. There are only a few dozen different capacities, so each of these numbers is computed only once.
         let mut bars: Vec<(u32, u64)> = Vec::new();
         let mut ranked = Vec::new();
         for slot in from.iter() {

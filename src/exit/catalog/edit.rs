@@ -1,7 +1,8 @@
 //! Makes the next edition of a catalog. A batch of changes copies only the indexes in which something changes.
 //!
-//! The index keys of an exit are computed before and after a change. Only indexes whose keys differ are copied and
-//! changed. A check result that is equal to the last check result changes no index.
+//! The index keys of an exit (its country, its address, whether it is usable, …) are computed before and after a
+//! change. Only the indexes for which the key has changed are copied. A check result that is equal to the last check
+//! result changes no index.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;

@@ -51,8 +51,8 @@ impl Ports {
                 None => _ = self.by_policy.insert(Arc::new(new.clone()), Arc::new([slot].into_iter().collect())),
             }
         }
-        // A look-up between two changes of the same edit may have cached sets. The cached sets are wrong after this
-        // change.
+        // A look-up before this change may have cached the sets of exits by port, and this change makes the cached sets
+        // wrong. So the cache is emptied.
         self.by_port = ArcSwap::default();
     }
 

@@ -160,7 +160,8 @@ proptest! {
             agree(&catalog, &facts);
             editions.push((catalog.clone(), facts.clone()));
         }
-        // Later edits must not change an earlier edition.
+        // Every edition of the catalog must still agree with the facts that it was made from, because later edits must
+        // not change an earlier edition.
         editions.iter().for_each(|(catalog, facts)| agree(catalog, facts));
     }
 }

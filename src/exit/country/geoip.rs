@@ -1,10 +1,11 @@
 //! Finds the country of an address. The data come from the two files `geoip` and `geoip6` that Tor publishes.
 //!
-//! The files list ranges of addresses. The tables here keep only the addresses at which the country changes. So
-//! neighbouring ranges of one country take no extra memory, and a look-up is one binary search. Of 277,000 IPv6 ranges,
-//! fewer than 8,000 begin or end inside a /64 network. So the large IPv6 table holds only the upper 64 bits of
-//! addresses, and a small table holds the changes inside a /64. This takes half of the memory, and more of the table
-//! fits into the cache.
+//! The files list ranges of addresses. The tables in this module keep only the addresses at which the country changes.
+//! So neighbouring ranges of one country take no extra memory, and a look-up is one binary search.
+//!
+//! The IPv6 addresses are divided into two tables. Of 277,000 IPv6 ranges, fewer than 8,000 begin or end inside a /64
+//! network. So a large table holds only the upper 64 bits of addresses, and a small table holds the changes inside a
+//! /64 network. The two tables take half of the memory of one table with whole addresses.
 
 use std::net::IpAddr;
 
@@ -156,8 +157,8 @@ fn halves(points: Points<u128>) -> (Points<u64>, Points<u128>) {
             continue;
         }
         fine.push((start, country));
-        // The country at the end of this /64 is also the country at the start of the next /64, unless there is a change
-        // exactly there.
+        // The country at the end of this /64 network is also the country at the start of the next /64 network, unless
+        // the country changes exactly at the start of the next one.
         let next_half = half.checked_add(1);
         let taken_over = points.peek().is_some_and(|(next, _)| Some((next >> 64) as u64) == Some(half))
             || points.peek().map(|(next, _)| *next) == next_half.map(|half| u128::from(half) << 64);

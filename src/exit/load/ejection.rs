@@ -1,15 +1,19 @@
 //! Ejection: an exit gets no connections after a run of failed or late dials, and gets connections again after one
 //! successful dial. This is a circuit breaker without a lock.
 //!
-//! If the dials of an exit fail, each client waits for a deadline, long before the next check finds the fault. So a run
-//! of failures ejects the exit. The time of the ejection doubles with each ejection. After that time *one* connection
-//! may try the exit, and the result of this trial decides. If a trial has no result because the client left, another
-//! trial is made after [`TRIAL`]. So no exit stays ejected for ever.
+//! If the dials through an exit fail, each client waits for a deadline, and the next check of the exit may be far away.
+//! So a run of failures ejects the exit for a time, which doubles with each ejection.
 //!
-//! An exit that has become slow hurts clients in the same way. Here "slow" is relative: a dial is late if another exit
-//! was faster, although that exit was dialled later for the same target. So a slow target makes no dial late, and if
-//! all exits are slow, no dial is late. The average of latencies alone is not enough. Each time the average has
-//! decayed, the next few clients would wait again, and one slow request in a hundred spoils a 99th percentile.
+//! After that time *one* connection may try the exit. If this trial succeeds, the ejection ends, and if it fails, the
+//! exit is ejected again. If a trial has no result because the client left, another trial is made after [`TRIAL`]. So
+//! no exit stays ejected for ever.
+//!
+//! An exit is also ejected after a run of late dials, because a slow exit hurts clients in the same way. A dial is late
+//! if another exit was faster, although that exit was dialled later for the same target. So a slow target makes no dial
+//! late, and if all exits are slow, no dial is late.
+//!
+//! The average of latencies alone does not keep clients away from a slow exit. Each time the average has decayed, the
+//! next few clients would wait again, and one slow request in a hundred spoils a 99th percentile.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -21,13 +25,13 @@ use super::super::moment::Moment;
 const RUN: u64 = 3;
 
 /// The number of late dials in a row that eject an exit. A dial is late if a later dial through another exit was
-/// faster. One dial in twenty-five is late by chance, so three in a row are late by chance once in fifteen thousand
-/// times.
+/// faster. By chance one dial in twenty-five is late, so three dials in a row are late by chance only once in fifteen
+/// thousand times.
 const LATE_RUN: u64 = 3;
 
-/// The shortest time that the run of late dials must last before it ejects the exit. When this machine or the exit's
-/// machine is busy for a moment, all dials of that moment are late together and must count as one. Not tuned: the value
-/// is longer than most such moments.
+/// A run of late dials ejects the exit only if the run lasts at least this long. The reason: when this machine or the
+/// exit's machine is busy for a moment, all dials of that moment are late together and must not eject the exit. Not
+/// tuned: the value is longer than most such moments.
 const LATE_SPAN: Duration = Duration::from_millis(150);
 
 /// The length of the first ejection because of failures. The value is between linkerd's 1 s and Envoy's 30 s, and long
@@ -154,8 +158,8 @@ impl Packed {
             (0, DialSpeed::Late) => Self { lates: (self.lates + 1).min(LATE_RUN), ..alive },
             (_, DialSpeed::Late) if self.trial => alive.out(true, now),
             (_, DialSpeed::Kept) if self.trial => alive.back(),
-            // The exit is ejected because it was slow, and this dial does not show whether it still is: the dial began
-            // before the ejection, or there was no other dial to compare with.
+            // The exit is ejected because it was slow, and this dial does not show whether the exit is still slow: the
+            // dial began before the ejection, or there was no other dial to compare with.
             _ if self.late => alive,
             _ => alive.back(),
         }

@@ -82,7 +82,8 @@ impl<G: Gate> Connection<'_, G> {
             };
             let end = self.exchange(&mut opened, exchange, fresh).await;
             self.report_observation(&opened, &target, &end, fresh);
-            // A kept stream that has closed is no sign of a bad exit, so the same exit may be tried again.
+            // If a kept stream has closed (`fresh` is false), this is no sign of a bad exit, so the request may be sent
+            // again even if no further exit may be tried.
             let again = sends < MAX_SENDS && (!fresh || opened.attempts_left > 0);
             match end {
                 ExchangeEnd::Died { repeatable: true } | ExchangeEnd::Unanswered if again => {

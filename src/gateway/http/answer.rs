@@ -1,12 +1,15 @@
 //! All HTTP answers that the gateway writes itself: the success answer to a CONNECT, the answer to a failed request,
 //! and web pages.
 //!
-//! The fields `X-Exitgate-…` describe the exit. They are the same in the answer to a CONNECT and in a forwarded answer.
+//! The fields `X-Exitgate-…` describe the exit. These fields are the same in the answer to a CONNECT and in a forwarded
+//! answer. The field `X-Exitgate-Id` contains the connection's id in the logs.
+//!
 //! An error stands in three places of an answer: in `Proxy-Status` (RFC 9209) for programs, in `X-Exitgate-Error` for
 //! people, and, cut to one line, in the reason phrase of the status line. The reason phrase is all that HTTP libraries
-//! show of a failed CONNECT. `X-Exitgate-Id` is the connection's id in the logs. Texts that the gateway did not write
-//! itself (a detail may quote a username) are reduced to printable ASCII in this module, because here they become part
-//! of a head.
+//! show of a failed CONNECT.
+//!
+//! This module reduces texts that the gateway did not write itself to printable ASCII, because these texts become part
+//! of a head. For example, an error may quote a username.
 
 use std::fmt::Write as _;
 
@@ -67,7 +70,8 @@ pub fn refusal(refusal: &Refusal, id: TraceId, keep: bool, head_only: bool) -> V
         fields.push_str(CHALLENGE);
     }
     if let Some(after) = refusal.retry_after {
-        // The number of seconds is rounded up, so a client that comes back after this time is not refused again.
+        // The number of seconds is rounded up. Otherwise a client that tries again exactly after this time would be too
+        // early and would be refused again.
         let _ = write!(fields, "Retry-After: {}\r\n", after.as_millis().div_ceil(1000));
     }
     if let Some(moved) = &refusal.moved {

@@ -209,7 +209,8 @@ impl Chunks {
     }
 
     fn spend(&mut self, most: u32, state: State) -> Result<State, BadChunk> {
-        // The digits of the chunk size are counted too. They reduce the limit for extensions by at most 16 bytes.
+        // The digits of the chunk size count towards the limit on the length of extensions. This does not matter,
+        // because there are at most 16 digits.
         self.spent += 1;
         if self.spent > most { Err(BadChunk) } else { Ok(state) }
     }

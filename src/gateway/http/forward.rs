@@ -2,9 +2,11 @@
 //!
 //! The two directions run at the same time, because a target may answer before it has the whole request (a 413, or a
 //! 100 that the client waits for). Heads are rewritten. Bodies are forwarded unchanged, and [`Body`] finds where the
-//! next message begins. The head of an answer is read completely and checked before the client gets any part of it.
-//! Until then the exchange can still be answered with a 502. If the target has not sent a byte, the request can also be
-//! sent again through another exit.
+//! next message begins.
+//!
+//! The head of an answer is read completely and checked before the client gets any part of it. So if the head is not
+//! valid, the client can still get a 502. If the target has not sent a byte, the request can also be sent again through
+//! another exit.
 //!
 //! If a client closes its sending direction, the gateway assumes that the client has left, as nginx does. The exchange
 //! then ends, because a client that has left must not occupy an exit.
@@ -51,7 +53,8 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Returns the head that a forwarding proxy gets in place of the target.
+    /// Returns the head of the request as it is sent to a forwarding proxy. That head differs from a head that is sent
+    /// directly to the target: it contains the absolute URL and, if the proxy needs one, the login.
     fn head_for(&self, forwarder: &Forwarder) -> Vec<u8> {
         let Forwarder { origin, authorization } = forwarder;
         let path = self.head.iter().position(|byte| *byte == b' ').map_or(0, |blank| blank + 1);
@@ -168,8 +171,8 @@ pub async fn exchange<L>(
             biased;
             end = &mut download => return end,
             stop = &mut upload, if sending => match stop {
-                // The target may have sent an answer before it stopped reading. The download continues, to read such an
-                // answer.
+                // The target no longer reads the request, but it may have sent an answer before. So the direction from
+                // the target to the client continues, to read such an answer.
                 UploadEnd::Target => sending = false,
                 UploadEnd::Client(failure) => {
                     let begun = progress.answer_begun.load(Ordering::Relaxed);
@@ -264,8 +267,8 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
             }
             match self.carrier.read_answer(&mut self.answer, &mut self.target).await {
                 Ok(true) => {}
-                // The request may succeed through another exit. Therefore the time limit for answers may be shorter
-                // than the other limits.
+                // Here the target has not answered at all, and the request may still succeed through another exit.
+                // Therefore the time limit for this wait may be shorter than the limits for other silences.
                 Err(Stopped::Silent)
                     if self.answer.is_empty() && self.carrier.expects_answers() && self.may_repeat() =>
                 {

@@ -2,9 +2,11 @@
 //!
 //! The worst error of a proxy is to see one message where the next program sees two (request smuggling). Each such
 //! attack uses a form of a head that only some parsers accept: a bare LF, a folded line, a space before the colon, a
-//! NUL. The parser in this module refuses all of these forms. [`Scan`] looks at each byte once as it arrives, and stops
-//! at the first byte that makes the head invalid. [`Fields`] consist only of checked lines and keep the original bytes,
-//! so the target gets the case and the order that the client used.
+//! NUL. The parser in this module refuses all of these forms.
+//!
+//! [`Scan`] looks at each byte of a head once as it arrives, and stops at the first byte that makes the head invalid.
+//! [`Fields`] consist only of checked lines and keep the original bytes, so the target gets the fields in the case and
+//! the order that the client used.
 //!
 //! Next: [`super::request`] and [`super::response`] read the meaning of the fields.
 

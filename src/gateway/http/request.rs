@@ -2,12 +2,15 @@
 //!
 //! A [`Request`] borrows the bytes of its head. The gateway changes only what RFC 9112 requires of a proxy. The
 //! absolute URL becomes a path. `Host` becomes the host and port of the target, whatever the client sent (section
-//! 3.2.2). Fields that concern only one hop are dropped. The fields that decide the length of the body are written in
-//! the form that every parser knows: `chunked` in lower case, and a length without leading zeros. A program that
-//! compares bytes, or that reads a number with leading zeros as octal, would find another end of the body. The order
-//! and the case of all other fields stay, because they are the client's fingerprint. The gateway adds no `Via` and no
-//! `Forwarded`, so targets do not see that there is a gateway. Loops cannot occur without these fields, because the
-//! gateway refuses its own listeners as targets.
+//! 3.2.2). Fields that concern only one hop are dropped.
+//!
+//! The fields that decide the length of the body are written in the form that every parser knows: `chunked` in lower
+//! case, and a length without leading zeros. The reason: a program that compares bytes, or that reads a number with
+//! leading zeros as octal, would find another end of the body.
+//!
+//! All other fields keep their order and their case, so the target sees the client's fingerprint and not that of a
+//! gateway. For the same reason the gateway adds no `Via` and no `Forwarded`. Other proxies use these two fields to
+//! find loops. Here loops cannot occur, because the gateway refuses its own listeners as targets.
 //!
 //! An HTTP/1.0 request stays an HTTP/1.0 request. The answer then has a form that the client can read, and the gateway
 //! does not have to decode it.

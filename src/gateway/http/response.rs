@@ -1,9 +1,11 @@
 //! A target's HTTP answer: how the answer is parsed, and how it is written for the client.
 //!
-//! The target is not trusted. Its answer is sent on a connection that the client also uses for other targets. Therefore
-//! an answer whose end is ambiguous is replaced by a 502. The end is ambiguous if there are two Content-Length fields,
-//! or a Content-Length together with chunked encoding, or chunked encoding that the request did not allow. Fields
-//! `X-Exitgate-…` of a target are dropped, because clients trust these fields.
+//! The target is not trusted, and its answer is sent on a connection that the client also uses for other targets.
+//! Therefore an answer whose end is ambiguous is replaced by a 502. The end is ambiguous if there are two
+//! Content-Length fields, or a Content-Length together with chunked encoding, or chunked encoding that the request did
+//! not allow.
+//!
+//! Fields `X-Exitgate-…` of a target are dropped, because clients trust these fields.
 
 use super::body::Body;
 use super::framing::{self, Options, Version};

@@ -83,8 +83,8 @@ fn is_open_route(parts: &Parts, caller: &Caller<'_>) -> Result<bool, Refusal> {
     // next route that gets the same port.
     let Some(entry) = snapshot.routes.get(name) else { return Err(Failure::Draining.into()) };
     let policy = &entry.route.policy;
-    // The address must be that of the socket's peer. The address in a PROXY header may be used for counting but never
-    // for permissions.
+    // This check uses the address of the socket's peer, and not the address in a PROXY header. The latter may be used
+    // for counting but never for permissions.
     let peer: IpAddr = caller.peer.ip().to_canonical();
     if !policy.allow.is_empty() && !policy.allow.iter().any(|net| net.contains(&peer)) {
         return Err(Refusal::because(

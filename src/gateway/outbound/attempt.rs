@@ -19,8 +19,8 @@ use crate::route::selector::Mode;
 use crate::route::{self, Isolation, Moved};
 use crate::tor::{BuildClass, Tor, Way};
 
-/// A dial counts as late if its duration is this many times the hedging delay (the time after which a second dial may
-/// begin). This also holds if there was no second dial. Not tuned.
+/// A dial counts as late if it takes at least this many times as long as the time after which a second dial through
+/// another exit may begin. The dial counts as late even if no second dial began. Not tuned.
 const LATE: u32 = 2;
 
 /// One client request that needs a stream.
@@ -145,8 +145,9 @@ impl Outbound {
         true
     }
 
-    /// Dials the first exit of the plan. A second exit is dialed at the same time if the first dial is slow: if it
-    /// takes longer than 19 of 20 dials through either exit. The budget of second dials must allow the second dial.
+    /// Dials the first exit of the plan. If the first dial takes longer than 95 % of the dials through the faster one
+    /// of the first two exits, the second exit of the plan is dialed too, if the budget of second dials allows this.
+    /// The faster dial is used.
     async fn race(&self, attempt: &Attempt<'_>, plan: &Plan) -> Result<DialedExit, Failed> {
         let first = plan.first();
         self.hedges.earn();
@@ -241,9 +242,10 @@ impl Outbound {
     /// immediately. The result of the test removes the exit from every pool, or ends the ejection early.
     pub(super) fn count_failure(&self, exit: &Exit) {
         let (load, now) = (exit.load(), self.parts.state.now());
-        // Strict routes continue to use an ejected exit, because they have no other exit. If a trial dial was due for
-        // the exit, this dial counts as the trial. A test must follow a failed trial. Without a test, the pins of the
-        // exit would wait for a test result for ever.
+        // A strict route continues to use its exit while the exit is ejected, because it has no other exit. If a trial
+        // of the ejected exit (one dial that shows whether the exit works again) was due, this failed dial is the
+        // trial. A check by the tester must follow a failed trial. Otherwise the exit might never be found down, and
+        // its pins would never move.
         if load.failed(now).is_some() || (load.claim_trial(now) && load.failed(now).is_some()) {
             self.parts.state.request_check(exit.id().clone());
         }
@@ -273,8 +275,9 @@ impl Outbound {
                     ipv6: attempt.wish.policy.ipv6,
                     early,
                     answer: Some(answer),
-                    // If there is no circuit before this time, another exit is tried, because it may have a circuit
-                    // ready. A session or a pin has no such limit: it waits for a circuit to its own exit.
+                    // If no circuit to this exit is ready before this time, another exit is tried, which may have a
+                    // circuit. For a session or a pin there is no such limit: it must keep its exit, so the request
+                    // waits for a circuit.
                     circuit_by: (!keeps_exit(attempt.wish)).then_some(by + self.queue_wait(attempt, exit)),
                     leased: Some(usable),
                 };
@@ -342,9 +345,9 @@ fn told_move(plan: &Plan) -> Option<Box<str>> {
     Some(format!("{from}->{to}").into())
 }
 
-/// Returns how long the first dial may take before a second dial begins. This is the time within which 19 of 20 dials
-/// through the faster of the two exits succeed. The times of the first exit alone are not enough: if an exit is always
-/// slow, a dial through this exit would never count as late.
+/// Returns how long the first dial may take before a second dial begins: the time within which 95 % of the dials
+/// through the faster one of the two exits succeed. The times of the first exit alone are not enough, because for an
+/// exit that is always slow this time would be too long.
 fn patience(first: &Exit, second: &Exit) -> Option<Duration> {
     let (first, second) = (first.load().p95(), second.load().p95()?);
     Some(first.map_or(second, |first| first.min(second)))

@@ -1,8 +1,8 @@
 //! How long requests wait in the queue of circuit builds, and how they avoid a long wait.
 //!
-//! Each engine (tor process) builds about one circuit a second. The wait for a build is the gateway's own queue, so it
-//! is no fault of an exit and does not count as time of an attempt. [`crate::tor`] estimates the wait, and refuses a
-//! request if the build of its circuit could not begin before the request's deadline.
+//! Each engine (tor process) builds about one circuit a second, so a request may wait until the build of its circuit
+//! begins. This wait is no fault of an exit, and does not count as time of an attempt. [`crate::tor`] estimates the
+//! wait, and refuses a request if the build of its circuit could not begin before the request's deadline.
 
 use std::time::Duration;
 
@@ -14,8 +14,9 @@ use crate::route::choose::Plan;
 use crate::route::selector::Mode;
 use crate::tor::path::{IpVersion, Port};
 
-/// If the build of a circuit to the plan's first exit would wait at least this long in the queue, the request uses an
-/// exit of the plan that has a circuit. For a shorter wait, the better exit is worth the wait. Not tuned.
+/// If the build of a circuit to the plan's first exit would wait at least this long in the queue, the request uses
+/// another exit of the plan that has a circuit already. If the wait is shorter, the request waits, because the first
+/// exit is the best one. Not tuned.
 const LONG_QUEUE: Duration = Duration::from_secs(1);
 
 impl Outbound {

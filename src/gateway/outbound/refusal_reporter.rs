@@ -47,8 +47,8 @@ impl RefusalReporter {
     }
 
     fn report(&self, site: Site, exit: ExitId, why: String) {
-        // The result is ignored. If the channel is full, many reports are waiting already, and later refusals of this
-        // site cause a new report.
+        // If the channel is full, this report is lost. This does no harm, because later refusals by this site cause a
+        // new report.
         let _ = self.reports.try_send(Report { site, exit, why });
     }
 }

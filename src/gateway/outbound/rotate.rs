@@ -68,8 +68,8 @@ pub enum RotateFault {
     Slow,
 }
 
-/// Returns a text for people that says why there is no other exit. If a choice has no candidates, its refusal says that
-/// every exit has failed the request. For a rotation, this means that there is no exit except the present one.
+/// Returns a text for people that says why there is no other exit. A refusal with the reason that every exit has failed
+/// the request would be misleading here: in a rotation this reason means that there is no exit except the present one.
 fn no_other(refusal: &route::Refusal) -> String {
     match refusal.why {
         Why::AllFailed => format!("those in use are the only ones ({})", refusal.funnel),

@@ -1,7 +1,8 @@
 //! Read buffers. Each thread keeps a small stock of free buffers.
 //!
-//! A pump takes a buffer to read, and returns this buffer in the same poll unless the writer is slower than the reader.
-//! Therefore a thread that serves ten thousand tunnels mostly uses one buffer, which stays in the processor's cache.
+//! A pump (one direction of a tunnel) takes a buffer to read. It writes the bytes and returns the buffer in the same
+//! poll, unless the connection to which it writes is slow. Therefore a thread that serves ten thousand tunnels mostly
+//! uses one buffer, which stays in the processor's cache.
 
 use std::cell::RefCell;
 

@@ -2,8 +2,8 @@
 //! writer), and forwards a half-close.
 //!
 //! A pump is in one of three states. It holds bytes that must be written first, or it has an EOF to forward, or it
-//! holds nothing and reads. A pump never reads while it holds bytes. Therefore a slow writer slows down the reader
-//! through the socket of the reader, and no bytes are lost when the reader's connection breaks.
+//! holds nothing and reads. A pump never reads while it holds bytes. So if the writer is slow, bytes stay in the socket
+//! of the reader, and the program at the other end of this socket must send more slowly.
 //!
 //! Next: `relay/splice.rs` does the same without copying.
 

@@ -1,10 +1,12 @@
 //! Moves memory pages from socket to socket through a pipe, so bytes are not copied out of the kernel and back.
 //!
-//! For small messages copying is cheaper, because a splice needs two more system calls. Therefore a direction copies
-//! until it has moved much data in large pieces, and copies again when the pieces become small. The total number of
-//! bytes is no good measure: a terminal that is open all day moves many bytes in tiny pieces. A pipe takes two file
-//! descriptors, so each thread keeps a stock of pipes. A direction takes a pipe when there are bytes to move, and
-//! returns the pipe when it is empty. The crate `rustix` offers these system calls as safe functions.
+//! For small messages copying is cheaper, because a splice needs two more system calls. Therefore a direction of a
+//! tunnel copies until it has moved much data in large pieces, and copies again when the pieces become small. The total
+//! number of bytes is no good measure: a terminal that is open all day moves many bytes in tiny pieces.
+//!
+//! A pipe takes two file descriptors. So the tunnels of a thread share a small stock of pipes: a direction takes a pipe
+//! when there are bytes to move, and returns the pipe when it is empty. The crate `rustix` offers the system calls for
+//! pipes as safe functions.
 
 use std::cell::RefCell;
 use std::io;

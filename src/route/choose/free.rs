@@ -46,8 +46,9 @@ impl<'a> Chooser<'a> {
         let trials: Vec<_> = exits.extract_if(.., |exit| self.is_due(exit)).collect();
         let repeated = |exit: &&mut &'a Arc<Exit>| Some(exit.seed()) == last;
         let repeat: Vec<_> = exits.extract_if(.., |exit| repeated(&exit)).collect();
-        // An exit that is due for a trial gets a place of its own. Otherwise three suitable members would keep that
-        // exit out for ever.
+        // An ejected exit that is due for a trial (one dial that shows whether the exit works again) gets a place of
+        // its own in the result. Otherwise three suitable members would fill the result, and the trial would never be
+        // made.
         let trial = trials.into_iter().next();
         let places = EXITS - usize::from(trial.is_some());
         lead(&mut exits, places, self.ask.now, rng);

@@ -28,8 +28,8 @@ impl Chooser<'_> {
     /// Returns a refusal whose reason is the first condition that no exit meets.
     pub(super) fn refuse(&self) -> Box<Refusal> {
         let (funnel, untested) = self.funnel();
-        // If exits are left after all conditions and none was chosen, this request has already failed with each of
-        // these exits.
+        // If exits are left after all filter steps but none of them was chosen, the reason is that this request has
+        // already failed with each of them.
         let why = funnel.reason().unwrap_or(Why::AllFailed);
         Box::new(Refusal { why, funnel, untested })
     }
@@ -71,7 +71,8 @@ impl Chooser<'_> {
     /// Returns a few of these exits, drawn at random, weighted by capacity. No two of the returned exits announce the
     /// same address.
     fn worth_a_check(&self, exits: &Bits) -> Vec<ExitId> {
-        // The same request lists the same exits for about a minute, so repeated requests wait for the same checks.
+        // The minute is part of the seed. So a request that is repeated within a minute lists the same exits and waits
+        // for the same checks.
         let minute = self.ask.now.0 / 60_000_000;
         let first = self.view.catalog.first(exits, stir(self.holder.seed(), minute), COMPARED);
         let mut listed: Vec<&Arc<Exit>> = Vec::new();

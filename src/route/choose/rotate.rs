@@ -91,7 +91,8 @@ impl Chooser<'_> {
         if before_ip.is_none() || exit.ip() != before_ip {
             return Ok(Successor { before, before_ip, exit, pinned: None });
         }
-        // The exit that the session would get next has the same address. So any exit with another address is taken.
+        // The exit that the session would normally get next has the same address as its present exit. So any other exit
+        // with another address is taken.
         let exit = self.elsewhere(self.fitting(), before_ip, rng)?;
         Ok(Successor { before, before_ip, exit, pinned: None })
     }

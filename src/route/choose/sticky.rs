@@ -1,11 +1,12 @@
 //! Chooses exits for the connections of a session. These connections use the session's exit as long as that exit can
 //! serve.
 //!
-//! A session moves if its exit is gone or no longer meets the selector. A session also moves if the target's site bans
-//! the exit, if a dial failed through the fault of the exit, or if the time of the session is over. A session does not
-//! move if other exits come or go, or if its exit is slow, busy or ejected. Ejection keeps other connections away from
-//! a slow exit, and a client that is logged in would rather wait. If the session's exit refuses the port of one
-//! connection, that connection uses another exit, and the session stays.
+//! A session moves to another exit if its exit is gone or no longer meets the selector. A session also moves if the
+//! target's site bans the exit, if a dial failed through the fault of the exit, or if the time of the session is over.
+//!
+//! A session does not move if other exits come or go, or if its exit is slow, busy or ejected (temporarily not used by
+//! other connections). The reason: a client that is logged in would rather wait than change its address. If the
+//! session's exit refuses the port of one connection, only that connection uses another exit, and the session stays.
 
 use std::sync::Arc;
 

@@ -16,9 +16,9 @@ use super::{super::balance::lead, Chooser, Plan};
 use crate::exit::catalog::Bits;
 use crate::exit::{Exit, Moment};
 
-/// The number of exits that are compared for a new pin. These exits are drawn at random, weighted by capacity, from the
-/// exits whose addresses the fewest pins use. So only the load of the drawn exits is compared. Each compared exit costs
-/// a look-up of its address. Not tuned: two exits would be enough, and two more are a reserve.
+/// The number of exits whose loads are compared for a new pin. These exits are drawn at random, weighted by capacity,
+/// from the exits whose addresses the fewest pins use. Not tuned: each compared exit costs a look-up of its address,
+/// two exits would be enough, and two more are a reserve.
 const PINNABLE: usize = 4;
 
 /// The number of proposals before a strict connection gives up. A proposal fails if another connection's proposal was
@@ -34,7 +34,8 @@ impl<'a> Chooser<'a> {
                         Some(plan) => return plan,
                         None => continue,
                     },
-                    // Another connection of the same holder may just have taken the last free address.
+                    // There is no free exit, but another connection of the same holder may have made the pin a moment
+                    // ago. The loop then tries again, to use that pin.
                     None if self.memory.pins().of(self.holder, self.ask.now).is_some() => continue,
                     None => return Err(self.refuse()),
                 }
@@ -113,8 +114,9 @@ impl<'a> Chooser<'a> {
     }
 
     /// Returns since when a pinned exit has been down. `noted` is the start of the down time that the pin has recorded.
-    /// If the exit was missing from the directory before that time, the result is the time at which the exit went
-    /// missing, although the exit still served the pin at first.
+    /// If the exit went missing from the directory before that time, the result is the time at which it went missing.
+    /// At first, an exit that is missing from the directory still serves its pin, but that time counts as down time
+    /// too.
     fn down_since(&self, to: &Pinned, noted: Moment) -> Moment {
         let unlisted = self.view.catalog.get(&to.exit).and_then(|exit| exit.listing().unlisted);
         unlisted.map_or(noted, |unlisted| unlisted.min(noted))

@@ -109,7 +109,7 @@ fn fast_exits_and_exits_for_the_web_come_early() {
 fn weights(count: u32) -> Vec<u32> {
     let mut weights: Vec<u32> =
         (0..count).map(|n| (300.0 * 1.023f64.powf(f64::from(n * 300 / count))) as u32).collect();
-    // Puts the weights into an order that does not depend on their size.
+    // Shuffles the weights, always in the same way.
     weights.sort_by_key(|weight| crate::exit::capacity::stir(1, u64::from(*weight)));
     weights
 }
@@ -127,8 +127,8 @@ fn pools_take_exits_by_capacity() {
     for decile in order.chunks(150) {
         let capacity: f64 = decile.iter().map(|n| f64::from(weights[*n])).sum::<f64>() / whole;
         let share = members.iter().filter(|n| decile.contains(&usize::from(**n))).count() as f64 / 480.0;
-        // The smallest tenth of the exits has only 0.1 % of the capacity, which is less than one of 480 places. So a
-        // share that is one percentage point larger is allowed.
+        // The smallest tenth of the exits has only 0.1 % of the capacity, which is less than one of 480 places. So the
+        // limit allows one percentage point more than twice the share of the capacity.
         assert!(share < 2.0 * capacity + 0.01, "{share:.3} of places, {capacity:.3} of the capacity");
     }
     let slower_half = members.iter().filter(|n| order[..750].contains(&usize::from(**n))).count();
@@ -327,7 +327,8 @@ proptest! {
             prop_assert_eq!(pool.have() - distinct, several.min(usize::from(wanted) - distinct), "others only where those end");
             for old in before.members() {
                 let still = old.exit(&world.catalog).is_some_and(|exit| exit.usable() && exit.distinct() && exit.country() == country("US"));
-                // A member may leave for only one other reason: it has the same IP as another member.
+                // A member that is still suitable may leave the pool for only one reason: it now has the same IP as
+                // another member.
                 let shared = old.exit(&world.catalog).is_some_and(|exit| members.iter().any(|m| m.ip() == exit.ip() && m.id() != exit.id()));
                 prop_assert!(!still || shared || pool.has(old.id()), "{:?} moved {}", change, old.id());
             }

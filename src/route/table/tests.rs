@@ -100,7 +100,7 @@ fn a_username_can_keep_streams_further_apart_and_nothing_else() {
     assert_ne!(of("apart-isolate-target", &host), of("apart-isolate-target", &other));
     let refused = table.resolve("apart-isolate-key", None).unwrap_err().to_string();
     assert!(refused.contains("`key`: streams are kept apart by `session` here"), "{refused}");
-    // The token changes neither the exit nor the pin.
+    // The token `isolate` changes neither the exit nor the pin, so the scope stays the same.
     let scope = |username: &str| table.resolve(username, None).unwrap().scope;
     assert_eq!(scope("de-strict-isolate-target"), scope("de-strict"));
     assert_eq!(scope("shop-isolate-target"), scope("shop"));

@@ -34,8 +34,8 @@ fn a_newer_file_is_left_alone() {
     let refused = opened(&home.path()).unwrap_err();
     assert!(matches!(refused, StoreError::Newer { theirs: 99, .. }), "{refused}");
     let (mut before, mut after) = (before, std::fs::read(home.path()).unwrap());
-    // Bytes 18 and 19 of the file say that there is a write-ahead log. Bytes 24 to 27 and 92 to 99 count changes. So
-    // these bytes are not compared.
+    // These bytes may differ and are not compared: bytes 18 and 19 of the file say that there is a write-ahead log, and
+    // bytes 24 to 27 and 92 to 99 count changes of the file.
     for bytes in [&mut before, &mut after] {
         bytes[18..20].fill(0);
         bytes[24..28].fill(0);

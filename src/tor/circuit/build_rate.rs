@@ -13,8 +13,9 @@
 //! - A *nudge* is a short test circuit, which shows whether circuits with clients' streams are dead. It may take the
 //!   last token, but nudges have a smaller bucket of their own, so they cannot use up the burst.
 //!
-//! While clients want more than the rate, spares and checks would wait for ever. Therefore each of the two gets the
-//! next token after it has waited as long as its [`SHARE`] of the rate needs for one token.
+//! While clients want more builds than the rate allows, spares and checks would wait for ever. Therefore each of these
+//! two classes has a small [`SHARE`] of the rate. If a class has waited so long that its share alone would have brought
+//! one token, the class gets the next token before the clients.
 
 use std::time::Duration;
 
@@ -38,12 +39,14 @@ pub enum BuildClass {
 /// from 1/20 to 1/5 works: clients keep most of the rate, and a check waits some seconds and not minutes.
 const SHARE: f64 = 1.0 / 8.0;
 
-/// Checks may take only this number of tokens of a full bucket; the rest stays for clients. With 1.0, the bucket would
-/// often be full before the next check starts. A full bucket gains no tokens, so a part of the rate would be lost.
+/// Checks may take only this number of tokens of a full bucket, and the rest stays for clients. The value is not 1.0,
+/// because the bucket would then often be full before the next check starts. A full bucket gains no tokens, so a part
+/// of the rate would be lost.
 const CHECK_ROOM: f64 = 2.0;
 
-/// The part of the rate and of the burst that nudges (test circuits) may use. A nudge is one hop shorter than a circuit
-/// for clients, and two nudges in three find no fault. Not tuned.
+/// The part of the rate and of the burst that nudges (test circuits) may use. A nudge costs less than a circuit for
+/// clients, because it is one hop shorter. Not tuned: two nudges in three find no fault, so they should not take more
+/// than half.
 const NUDGE_SHARE: f64 = 1.0 / 2.0;
 
 /// A token bucket: one token per circuit build.
@@ -106,9 +109,9 @@ impl BuildRate {
         }
     }
 
-    /// Returns the time from which the next build of this class goes before live builds, because the class has then
-    /// waited long enough for its share of the rate. `None` if no build of the class waits, or if the class has no
-    /// share.
+    /// Returns the time from which the next build of this class goes before the builds for clients. At that time, the
+    /// class has waited so long that its share of the rate alone would have allowed one build. `None` if no build of
+    /// the class waits, or if the class has no share.
     fn share_due(&self, class: BuildClass) -> Option<Instant> {
         let since = match class {
             BuildClass::Spare => self.spare_waits,
@@ -352,7 +355,8 @@ mod tests {
                     break;
                 }
             }
-            // A token bucket as the relay has it, with the same values as the bucket of the gateway.
+            // A guard limits circuits with a token bucket of its own. The test simulates this bucket, with the same
+            // rate and burst as the gateway's bucket.
             let (mut bucket, mut last) = (f64::from(burst), start);
             for at in taken {
                 bucket = (bucket + (at - last).as_secs_f64() * rate).min(f64::from(burst)) - 1.0;

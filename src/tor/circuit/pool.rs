@@ -4,16 +4,17 @@
 //! circuit, answer a waiting request. The owner of the pool takes the effects and carries them out. So each rule of
 //! this module has a test without a tor process.
 //!
-//! A request for a circuit gets the first of the following that exists:
+//! Each circuit belongs to an isolation key, which says whose streams may use the circuit. A request for a circuit gets
+//! the first of the following circuits that exists:
 //!
 //! - a circuit of the request's own isolation key that is not busy
 //! - a spare circuit, which then belongs to that key
 //! - a busy circuit of that key
 //! - a doomed circuit of that key
 //!
-//! Otherwise the request waits for a build. All requests for the same kind of circuit wait together. A request whose
-//! build could not begin before its deadline is refused immediately (`pool/admission.rs`). A check of an exit never gets
-//! a spare circuit, because spares are for clients.
+//! If there is no such circuit, the request waits for the build of one. All requests for the same kind of circuit wait
+//! together. A request whose build could not begin before its deadline is refused immediately (`pool/admission.rs`). A
+//! check of an exit never gets a spare circuit (built before it is needed), because spares are for clients.
 //!
 //! A circuit is *doomed* when tor will close it soon, which happens after some failures of a target. A doomed circuit is
 //! used only while its replacement is being built.
@@ -40,12 +41,13 @@ mod lend;
 mod tests;
 mod upkeep;
 
-/// The number of failed circuit builds in a row after which the waiting requests get an error. If one middle relay in
-/// ten is bad, three builds in a row fail for one request in a thousand.
+/// The number of failed circuit builds in a row after which the requests that wait for the circuit get an error. If one
+/// middle relay in ten is bad, all three builds fail for only one request in a thousand.
 const ATTEMPTS: u32 = 3;
 
-/// The number of failed circuit builds in a row after which a check gets an error. A check fails one time in a hundred
-/// because of bad middle relays, and the tester then repeats it later. More builds would cost more than that.
+/// The number of failed circuit builds in a row after which a check of an exit gets an error. If one middle relay in
+/// ten is bad, both builds fail for one check in a hundred, and the tester repeats this check later. A third build for
+/// every check of a dead exit would cost more.
 const CHECK_ATTEMPTS: u32 = 2;
 
 /// How long the circuit of a check is kept without a stream. A check sends its requests one after the other, and the
@@ -61,8 +63,9 @@ const SLOW_BUILD: Duration = Duration::from_secs(3);
 /// 0.4 to 0.8 s.
 const SLOW_BUILD_MIN: Duration = Duration::from_secs(1);
 
-/// A circuit that carried more bytes than this in the last second is busy: new streams use other circuits. In a test on
-/// loopback, the congestion window limited one circuit to about twice this value (8.5 MB/s).
+/// A circuit that carried more bytes than this in the last second is busy, and new streams use other circuits. The
+/// value is about half of what one circuit can carry: in a test on loopback, the congestion window limited a circuit to
+/// 8.5 MB/s.
 const BUSY_BYTES: u64 = 4_000_000;
 
 /// A circuit with at least this number of streams is also busy. Any value from 6 to 16 works: a browser opens six
@@ -173,8 +176,8 @@ impl Circuit {
     }
 
     fn is_busy(&self, now: Instant) -> bool {
-        // tor reports the traffic of a circuit once a second, and only if the circuit carried data. So an old report
-        // does not describe the traffic now.
+        // tor reports the traffic of a circuit once a second, and only if the circuit carried data. So if the last
+        // report is three seconds old, the circuit carries no data now.
         let fresh = now.saturating_duration_since(self.carried.1) < Duration::from_secs(3);
         self.streams >= BUSY_STREAMS || (fresh && self.carried.0 > BUSY_BYTES)
     }

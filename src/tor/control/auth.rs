@@ -1,8 +1,10 @@
 //! Logs in to tor's control port. There are three methods: no credentials, a cookie file, or a password.
 //!
-//! If tor offers the method SAFECOOKIE, this method is used. With the method COOKIE we would send the content of the
-//! file whose path the other end sent. A fake tor on that port could then read any file of 32 bytes that our user may
-//! read. With SAFECOOKIE both ends prove that they know the content, and neither end sends it.
+//! If tor offers the method SAFECOOKIE, this method is used: both ends prove that they know the content of the cookie
+//! file, and neither end sends the content.
+//!
+//! The method COOKIE is not safe with a path that the other end sent: we would send the content of the file at that
+//! path. A fake tor on the control port could then read any file of 32 bytes that our user may read.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -76,7 +78,8 @@ impl Control {
                 if offer.has("SAFECOOKIE") {
                     self.prove(&read_cookie(path).await?).await?
                 } else if offer.has("COOKIE") && given.is_some() {
-                    // Only a file that the operator configured is sent. The module page explains why.
+                    // The content of a cookie file is sent only if the operator configured the path of the file. If tor
+                    // sent the path, a fake tor could read other files.
                     hex(&read_cookie(path).await?)
                 } else {
                     return Err(no_way_in());

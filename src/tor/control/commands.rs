@@ -110,9 +110,10 @@ impl Control {
     }
 
     /// Starts the build of a circuit over these relays. The circuit id is delivered in the channel of events as the
-    /// answer with the number `tag`, before the circuit's own events: see [`extended`]. The purpose of the circuit is
-    /// `controller`. tor closes unused circuits of purpose `general`, and it puts other streams on them, which would
-    /// mix the traffic of clients.
+    /// answer with the number `tag`, before the circuit's own events: see [`extended`].
+    ///
+    /// The circuit gets the purpose `controller`. With the purpose `general`, tor would close the circuit while it is
+    /// unused, and would put streams of other clients on it.
     pub fn extend_circuit(&self, path: &[Fingerprint], tag: u64) -> Result<(), ControlError> {
         let mut relays = String::with_capacity(path.len() * 42);
         for (at, relay) in path.iter().enumerate() {

@@ -9,9 +9,9 @@ use super::super::netdir::Netdir;
 /// If more than one relay in this number has no microdescriptor, the directory is soon read again. 100 means 1 %.
 const MISSING_PART: usize = 100;
 
-/// The pause before the directory is first read again: 60 s if many microdescriptors are missing, 600 s if few are.
-/// Many are missing when a consensus has just arrived, and tor fetches them within a minute. If few are missing,
-/// usually no relay has them.
+/// The pause before a directory with missing microdescriptors is read again for the first time: 60 s if many are
+/// missing, 600 s if few are. Many microdescriptors are missing when a consensus has just arrived, and tor fetches them
+/// within a minute. If few are missing, they usually cannot be fetched from any relay.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
 
 /// The longest pause before the directory is read again for missing microdescriptors. After an hour there is a new

@@ -72,7 +72,7 @@ impl Engine {
         let none = HashSet::new();
         let mut chosen = path::choose(&dir, &want, &mut rand::rng());
         if chosen == Err(NoPath::NoMiddle) {
-            want.avoid = &none; // no other path exists, so a middle relay that failed recently is allowed
+            want.avoid = &none; // no path avoids middle relays that failed recently, so these are allowed
             chosen = path::choose(&dir, &want, &mut rand::rng());
         }
         chosen.map_err(|why| {

@@ -1,9 +1,11 @@
 //! Records what an engine knows about the first hop of its circuits (the guard or bridge). Pure: no I/O.
 //!
 //! A silent first hop looks the same whether the guard is down or this machine has no network. So this module only
-//! decides whether the first hop is silent; [`super::super::liveness`] decides why. One missing answer proves nothing,
-//! because a relay behind the guard may have lost the question. So silence is *confirmed* by two different sources, and
-//! any answer of the guard ends the doubt.
+//! decides whether the first hop is silent, and [`super::super::liveness`] decides why.
+//!
+//! One circuit without an answer proves nothing, because a relay behind the guard may have lost the message. So the
+//! silence of the first hop counts as *confirmed* only after two different signs, for example two circuits over
+//! different relays that got no answer. Any answer of the guard ends the silence.
 
 use std::collections::BTreeSet;
 

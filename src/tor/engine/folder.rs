@@ -1,10 +1,12 @@
 //! The folder of an engine. Only our user may read this folder, only one gateway uses it, and no tor process that an
 //! earlier gateway started runs in it.
 //!
-//! Two lock files tell three cases apart. We hold our lock as long as this process lives. If another process holds our
-//! lock, another gateway uses the same data_dir, which is an error. tor holds its own lock while it runs. If tor's lock
-//! is held although our lock was free, an earlier gateway died and its tor has not noticed this yet. We then tell that
-//! tor to end over its control socket, and kill it if it does not answer.
+//! Two lock files show whether the folder is free. This process holds the gateway's lock as long as it lives. If
+//! another process holds that lock, another gateway uses the same data_dir, which is an error.
+//!
+//! tor holds a lock of its own while it runs. If tor's lock is held although the gateway's lock was free, an earlier
+//! gateway died and its tor has not noticed this yet. That tor is then told to end over its control socket, and killed
+//! if it does not answer.
 
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Read as _, Write as _};

@@ -1,17 +1,23 @@
 //! Nudges: test circuits that show which circuits are dead although tor does not know it yet.
 //!
-//! tor reports the death of a circuit when a DESTROY cell arrives. A relay that loses a neighbour writes one DESTROY
-//! cell for each circuit. It sends the first cell immediately, and holds back the others until something else is sent
-//! over the same connection. On a quiet connection the other cells may arrive very late. In a test with 24 circuits to
-//! an exit that was killed, tor 0.4.9.11 learned of 6 dead circuits within 10 ms. It did not learn of the other 18
-//! within 10 s, and streams on these circuits hung. Building one circuit through the same guard made all of the DESTROY
-//! cells arrive. Such a test circuit is a *nudge*. It has two hops, which are the first two relays of the circuits in
-//! doubt. It is closed as soon as it is built.
+//! A *nudge* is a test circuit over the first two relays of circuits that may be dead. A nudge is closed as soon as it
+//! is built.
+//!
+//! Nudges are needed because tor learns of the death of a circuit only when a DESTROY cell arrives, and this cell may
+//! come late. A relay that loses a neighbour writes one DESTROY cell for each circuit. The relay sends the first cell
+//! immediately, but holds back the others until something else is sent over the same connection. A nudge is something
+//! else, so it makes the other cells arrive.
+//!
+//! This was measured with 24 circuits to an exit that was killed. tor 0.4.9.11 learned of 6 dead circuits within 10 ms.
+//! It did not learn of the other 18 within 10 s, and streams on these circuits hung. Building one circuit through the
+//! same guard made all of the DESTROY cells arrive.
 //!
 //! A nudge also finds relays that hang. tor waits 10 s for the answer to a stream, because the target may be slow. A
-//! nudge involves only the first two relays. So if it gets no answer within some seconds
-//! (`Fleet::answer_time`), one of these relays hangs, and streams change to other circuits. If the guard itself gave no
-//! answer, this is only one of the signs that `engine/first_hop.rs` needs.
+//! nudge involves only the first two relays. So if a nudge gets no answer within some seconds (`Fleet::answer_time`),
+//! one of these relays hangs, and the streams change to other circuits.
+//!
+//! If the guard itself gave no answer to a nudge, this alone does not prove that the guard hangs: `engine/first_hop.rs`
+//! waits for a second sign.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,12 +37,14 @@ use crate::tor::path::Link;
 /// from 1, and those of trials (tests of guards) from 1 << 63.
 const TAGS: u64 = 1 << 62;
 
-/// The least time between two nudges (test circuits) over the same link because streams wait for answers. This time is
-/// longer than the time that tor waits for the answer to a stream.
+/// If streams on circuits over a link (two relays) wait long for answers, a nudge (test circuit) over the link is sent,
+/// but at most one within this time. This time is longer than tor waits for the answer to a stream, so there is one
+/// nudge for each silence.
 const AGAIN: Duration = Duration::from_secs(15);
 
-/// The least time between two nudges (test circuits) over the same link because a relay closed circuits. A nudge shows
-/// nothing about circuits that were closed after it was sent, so another nudge must follow soon.
+/// If a relay closed circuits, a nudge (test circuit) over each link (two relays) with this relay is sent, but at most
+/// one per link within this time. The time is short: a nudge shows nothing about circuits that were closed after it was
+/// sent, so another nudge must follow soon.
 const AGAIN_AFTER_CUT: Duration = Duration::from_secs(3);
 
 /// The largest number of links over which a nudge (test circuit) is built at the same time. Guards count the circuits
@@ -132,11 +140,13 @@ impl Engine {
         self.act(|circuits, _| circuits.nudges.last.get(&link).copied())
     }
 
-    /// Called after relays closed circuits, because other circuits through the same relays may be dead too. `cut` maps
-    /// each relay of the closed circuits to the time when the last of them was closed. Each link (first two relays) of
-    /// the circuits through such a relay is tested with a nudge (test circuit), unless a nudge was sent over the link
-    /// since that time. A relay is removed from `cut` once all these nudges are sent. A nudge must wait for a later
-    /// call if another one was sent over its link a moment ago, or if too many nudges are under way.
+    /// Called after relays closed circuits, because other circuits through the same relays may be dead too. `cut`:
+    /// relay of closed circuits → time when the last of them was closed.
+    ///
+    /// For each relay in `cut`, the links (first two relays) of all open circuits through this relay are tested: a
+    /// nudge (test circuit) is sent over each link, unless one was sent since that time. A nudge must wait for a later
+    /// call if another one was sent over its link a moment ago, or if too many nudges are under way. A relay is removed
+    /// from `cut` once all its nudges were sent.
     pub(super) fn suspect(self: &Arc<Self>, cut: &mut HashMap<Fingerprint, Instant>) {
         cut.retain(|relay, at| {
             let (links, room) = self.act(|circuits, _| {
@@ -195,10 +205,12 @@ impl Engine {
         was_one
     }
 
-    /// Looks for nudges (test circuits) that got no answer, and ends the dials that wait on circuits over the same two
-    /// relays. If the guard answered the nudge and the second relay did not, these circuits get no new streams. If the
-    /// guard did not answer, it may be at fault, which `engine/first_hop.rs` decides. So such nudges are returned, each
-    /// with the time when it was sent.
+    /// Looks for nudges (test circuits over two relays) that got no answer in time, and ends the dials that wait on
+    /// circuits over the same two relays. If the guard (the first relay) answered the nudge and the second relay did
+    /// not, these circuits get no new streams.
+    ///
+    /// Returns the nudges that the guard did not answer, each with the time when it was sent. `engine/first_hop.rs`
+    /// then decides whether the guard is silent.
     pub(super) fn end_silent(self: &Arc<Self>) -> Vec<(Source, Instant)> {
         let (mut unanswered, answer) = (Vec::new(), self.fleet.answer_time());
         for Silent { link, circuit, reached, sent } in self.act(|circuits, now| circuits.nudges.silent(answer, now)) {
@@ -213,7 +225,8 @@ impl Engine {
                 self.fleet.avoid(link[0]);
                 (self.act(|circuits, now| circuits.pool.hang_through(link[0], now)), StreamFault::FirstHop)
             } else {
-                // If tor itself has not answered the command, this says nothing about the guard.
+                // `circuit` is `None` if tor itself has not answered the command to build the nudge. This says nothing
+                // about the guard.
                 unanswered.extend(circuit.map(|_| (Source::Nudge(link[1]), sent)));
                 (self.act(|circuits, _| circuits.pool.over(link)), StreamFault::FirstHop)
             };

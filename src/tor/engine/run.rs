@@ -67,7 +67,7 @@ impl Backoff {
     pub(in crate::tor) fn next(&mut self, jitter: f64) -> Duration {
         let full = PAUSE.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX);
         self.failures += 1;
-        full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0) // with jitter, engines restart at different times
+        full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0) // the random part makes engines restart at different times
     }
 
     /// Makes the next pause as short as the first. Called after tor has run for at least the time [`STEADY`].

@@ -1,8 +1,8 @@
 //! One run of an engine: a loop over tor's events, from the login to the end of the control connection.
 //!
 //! A run has two phases. Until tor has a directory of relays, the loop only reports the progress of the bootstrap.
-//! After that the run is *live*. Events then change the state of circuits and streams. A tick each second handles slow
-//! builds and old circuits. Once a minute the loop checks the guard, the directory and the control connection.
+//! After that the run is *live*: the loop handles tor's events about circuits and streams. In addition, it handles slow
+//! builds and old circuits once a second, and checks the guard, the directory and the control connection once a minute.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -95,8 +95,9 @@ struct Session<'a> {
     /// The time when the directory of relays must be read again. `None` if no read is due.
     directory_due: Option<Instant>,
     guard_due: Instant,
-    /// Relay → the time when a circuit through this relay was last closed by a relay. Guards are not in this map. A
-    /// relay is removed once the other circuits through this relay are being tested (`engine/nudge.rs`).
+    /// Relay (not guards) → the time when a circuit through this relay was last closed by a relay. Other circuits
+    /// through the relay may be dead too. The entry is removed once these circuits are being tested
+    /// (`engine/nudge.rs`).
     cut: HashMap<Fingerprint, Instant>,
     /// The circuits that did not belong to the pool at the last check. A circuit that does not belong to it at the next
     /// check either is closed.

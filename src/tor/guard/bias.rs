@@ -1,11 +1,13 @@
 //! Detects a guard that makes circuits fail selectively.
 //!
 //! A hostile guard can make all circuits fail except those whose exit belongs to the same attacker. So two rates are
-//! kept for each guard: the share of circuits beyond the guard that were completed, and the share of used circuits that
-//! worked. The counts are halved from time to time, so a rate describes the last few hundred circuits. The thresholds
-//! are those of tor's path-bias defence, and the consensus may change them. For builds there is a notice below 70 %, a
-//! warning below 50 %, and the level extreme below 30 %, each of at least 150 circuits. For use there is a notice below
-//! 80 % and the level extreme below 60 %, each of at least 20 circuits.
+//! kept for each guard. The build rate is the share of circuits that were completed, of those that the guard answered.
+//! The use rate is the share of complete circuits that worked at their first use. The counts are halved from time to
+//! time, so a rate describes the last few hundred circuits.
+//!
+//! The thresholds are those of tor's path-bias defence, and the consensus may change them. For the build rate, over at
+//! least 150 circuits, there is a notice below 70 %, a warning below 50 %, and the level extreme below 30 %. For the
+//! use rate, over at least 20 circuits, there is a notice below 80 % and the level extreme below 60 %.
 
 use std::fmt;
 

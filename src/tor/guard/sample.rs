@@ -104,8 +104,8 @@ impl GuardState {
         }
         let settings = &self.settings;
         for candidate in &mut self.sample {
-            // The clock may have been ahead when this member was added. Without this line the member would never be
-            // removed.
+            // If the clock was ahead when this member was added, the stored time is in the future, and the member would
+            // stay in the sample for too long.
             candidate.added = candidate.added.min(now);
             candidate.confirmed = candidate.confirmed.map(|since| since.min(now));
             let listed = dir.relay(&candidate.id).is_some_and(is_possible_guard);

@@ -51,8 +51,9 @@ impl Settings {
         }
     }
 
-    /// Returns a random time up to a tenth of a lifetime before `now`. Without this random part, the time when a guard
-    /// is dropped would show the time when the guard was added.
+    /// Returns a random time between `now` and a tenth of a lifetime earlier. This time is recorded as the time when a
+    /// guard was added. With the exact time, an observer who sees when the guard is dropped would know when it was
+    /// added.
     pub(super) fn blur<R: Rng + ?Sized>(&self, now: u64, rng: &mut R) -> u64 {
         past(now, self.lifetime / 10, rng)
     }

@@ -248,7 +248,8 @@ fn guards_out_of_reach_are_in_the_sample_and_are_not_used() {
     let option = |name: &'static str, value: &'static str| {
         Reachable::of(move |option| (option == name).then(|| value.to_owned()))
     };
-    bench.reachable = option("FascistFirewall", "1"); // all relays of the generated directory are at port 9001
+    // This option allows only the ports 80 and 443. All relays of the generated directory are at port 9001.
+    bench.reachable = option("FascistFirewall", "1");
     assert_eq!((bench.choose(0), bench.state.sample.len()), (Err(NoGuard::AllExcluded), 6));
     bench.reachable = option("ReachableAddresses", "*:9001");
     assert!(bench.choose(0).is_ok());
@@ -279,7 +280,8 @@ fn leaves_guards_that_lose_their_listing() {
     assert_eq!(bench.settled(DAY), first, "it is as good as before");
     bench.dir = away;
     bench.guard(2 * DAY);
-    // The time when the guard was lost has a random part of up to four days.
+    // The loss was noticed on day 2 and recorded with a random time from day -2 to day 2. So on day 17 the guard has
+    // been lost for 15 to 19 days, which is less than the limit of 20 days.
     bench.guard(17 * DAY);
     assert_eq!(ids(&bench.state).len(), 3);
     bench.guard(23 * DAY);
@@ -305,7 +307,7 @@ fn guards_leave_when_their_time_is_up() {
         let left: HashSet<_> = sample.iter().filter(|guard| ids(&bench.state).contains(guard)).collect();
         assert!(left.len() < 20 && moved.guard != first, "the draw may bring some back, {params}");
     }
-    // A guard that was confirmed late stays in the sample as long as confirmed guards do.
+    // A guard that was confirmed long after it was added stays in the sample as long as other confirmed guards.
     let mut bench = Bench::new(timeless(&guards(30), ""));
     let first = bench.guard(0);
     bench.works(first, 100 * DAY);
@@ -361,7 +363,7 @@ fn exit(number: u32) -> Fingerprint {
 fn raises_an_alarm_when_circuits_past_the_guard_fail() {
     for (built_of_ten, builds, want) in [
         (8, 290, None),
-        (6, 140, None), // too few circuits for a decision
+        (6, 140, None), // fewer circuits than the minimum for an alarm
         (6, 290, Some(Level::Notice)),
         (4, 290, Some(Level::Warning)),
         (2, 290, Some(Level::Extreme)),

@@ -2,9 +2,10 @@
 //!
 //! The bandwidth of a relay is multiplied by a factor from the footer of the consensus. The factor depends on the
 //! position and on whether the relay has the Guard flag, the Exit flag, both or neither. For example, `Wmg` is the
-//! factor of relays with the Guard flag in the middle position. So the network keeps scarce exits and guards free for
-//! the positions that only they can have. The arithmetic is that of tor, but with whole numbers: sums are exact, and a
-//! relay of weight 0 is never chosen.
+//! factor of relays with the Guard flag in the middle position. With these factors, few clients use exits and guards in
+//! other positions, so these scarce relays have capacity left for the positions that only they can have.
+//!
+//! The arithmetic is that of tor, but with whole numbers: sums are exact, and a relay of weight 0 is never chosen.
 
 use rand::{Rng, RngExt};
 
@@ -47,8 +48,8 @@ impl Weights {
         let position = |names: [Option<&str>; 4]| {
             let mut factors = [[UNIT; 2]; 4];
             for (place, (name, serving)) in names.iter().zip(["Wmb", "Wgb", "Web", "Wdb"]).enumerate() {
-                // `name` is `None` only for exits without the Guard flag in the guard position. Such a relay is never a
-                // guard, so its factor is 0.
+                // `name` is `None` only for the guard position and relays that have the flag Exit but not the flag
+                // Guard. Such a relay is never a guard, so its factor is 0.
                 let (factor, serving) = (name.map_or(Some(0), read)?, read(serving)?);
                 let plain = factor * UNIT / scale;
                 factors[place] = [plain, plain * serving / scale];

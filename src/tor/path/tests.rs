@@ -234,8 +234,8 @@ fn fits_the_weights(relays: &[Fake], avoid: &HashSet<Fingerprint>, drawn: u32) {
     }
     assert!(seen.is_empty(), "unfit middles: {seen:?}");
     assert!((small.1 - small.0).abs() <= 6.0 * small.0.sqrt(), "{small:?}");
-    // Mean and standard deviation of chi-square with this number of degrees of freedom. A value four standard
-    // deviations away from the mean happens once in thirty thousand runs.
+    // The mean and the standard deviation of chi-square for this number of cells. A result four standard deviations
+    // away from the mean happens by chance once in thirty thousand runs.
     let (mean, spread) = (cells - 1.0, (2.0 * (cells - 1.0)).sqrt());
     assert!(chi < mean + 4.0 * spread, "chi-square {chi} of {cells} cells");
 }

@@ -109,7 +109,8 @@ fn two_choices_follow_load_and_latency() {
 #[test]
 fn tunnels_count_by_the_capacity_that_they_take() {
     let mut world = World::new(&["US"; 2]);
-    // Capacities of 8,192 and 2,048: the first exit carries four times as much.
+    // These weights make capacities of 8,192 and 2,048. So the first exit should carry four times as many tunnels as
+    // the second.
     world.weigh([7_192, 1_048]);
     let mut rng = SmallRng::seed_from_u64(1);
     let (large, small) = (world.exit(0), world.exit(1));
@@ -141,7 +142,7 @@ fn the_one_exit_of_many_that_is_not_ejected_is_found() {
 #[test]
 fn exits_outside_the_pool_are_drawn_by_capacity() {
     let mut world = World::new(&["US"; 60]);
-    // Forty small exits have a tenth of the capacity.
+    // Of sixty exits, forty are small: together they have a tenth of the capacity.
     world.weigh((0..60).map(|n| if n % 3 == 0 { 36_768 } else { 1_048 }));
     let small = (0..1_000).filter(|_| world.first(&format!("us-exit-{}", id(1))) == 1).count();
     assert_eq!(small, 1_000, "an exit that was picked is that one");

@@ -92,7 +92,8 @@ fn a_pin_stays_on_an_exit_that_the_directory_misses_for_as_long_as_on_one_that_i
     world.tidy();
     world.pass(180 * MINUTE - SECOND);
     assert_eq!(world.first("us-strict"), home, "its circuits may serve");
-    // Now the exit drains, so it serves its pin no longer. Its absence of nearly three hours counts as down time.
+    // Now the exit drains (gets no new connections), so it no longer serves its pin. The nearly three hours in which it
+    // was missing from the directory count as down time.
     world.learn(home, |known| known.marks.draining = true);
     world.tidy();
     let repin_at = Some(since.after(180 * MINUTE));
@@ -116,7 +117,7 @@ fn a_pin_stays_on_an_exit_that_the_directory_misses_for_as_long_as_on_one_that_i
     assert_ne!(world.first("quick"), quick, "a route that waits for a minute waits for a minute");
     world.pass(600 * MINUTE);
     assert_eq!(world.first("never"), never);
-    // An exit that went down before it vanished has been down since then.
+    // This exit goes down first and vanishes from the directory later. It counts as down since it went down.
     let mut world = World::new(&["US"; 5]);
     let home = world.first("us-strict");
     world.kill(home);

@@ -23,8 +23,8 @@ fn a_session_stays_through_what_happens_to_others() {
 
 #[test]
 fn two_gateways_put_a_session_on_the_same_exit() {
-    // The two worlds share only facts. Both must choose the same exit, so the random numbers of a process must not
-    // matter.
+    // The two worlds have the same exits but different random numbers, like two gateways. Both must choose the
+    // same exit for a session.
     let (mut one, mut other) = (World::new(&["US"; 9]), World::new(&["US"; 9]));
     let sessions = (0..50).map(|n| format!("us-session-s{n}"));
     let homes: Vec<_> = sessions.map(|name| (one.first(&name), other.first(&name))).collect();
@@ -126,7 +126,8 @@ fn an_exit_of_more_capacity_gets_more_sessions() {
     let mut counts = [0; 4];
     (0..3_000).for_each(|n| counts[usize::from(world.first(&format!("all-session-s{n}")))] += 1);
     for (count, want) in counts.into_iter().zip([200i32, 400, 800, 1_600]) {
-        // By chance, each count differs from `want` with a standard deviation of at most 27 sessions.
+        // The standard deviation of each count is at most 27 sessions, so a difference of 110 is more than four
+        // standard deviations.
         assert!((count - want).abs() < 110, "{counts:?}");
     }
     // Two exits change their weights by 5 % or less. The rounded capacities stay equal, so no session gets

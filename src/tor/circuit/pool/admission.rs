@@ -4,9 +4,10 @@
 //! the queue, all of them would time out together. So a request is refused immediately if its build could not begin
 //! early enough, and the others are served.
 //!
-//! A request that would be served must never be refused. So the decision assumes the best case: only the builds in the
-//! queue take tokens, and the build takes as long as the quickest of the recent builds. The time after which a refused
-//! client should try again assumes the worst case.
+//! A request that could be served in time must never be refused. So the decision assumes the best case: no further
+//! builds come before the builds that are in the queue now, and the build of the request takes only as long as the
+//! quickest of the recent builds. A refused client also gets a time after which it should try again. This time assumes
+//! the worst case.
 
 use super::*;
 
@@ -71,8 +72,8 @@ impl Pool {
     /// Returns true if a client's request certainly gets no circuit before its deadline.
     pub(super) fn is_too_late(&self, key: Key, isolation: Isolation, deadline: Instant, now: Instant) -> bool {
         let earliest = now + self.pace.at_best(self.builds_until(key, isolation), now) + self.times.quickest();
-        // If no build is queued, the request is accepted: its build may be quicker than earlier builds, and no other
-        // client waits.
+        // If no other client's build is queued, the request is accepted even if it seems too late: its build may be
+        // quicker than earlier builds, and it delays no other client.
         earliest > deadline && self.live_queue().next().is_some()
     }
 

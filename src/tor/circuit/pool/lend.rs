@@ -21,8 +21,8 @@ impl Pool {
         }
         let Requester { isolation, class } = who;
         if let Some(doomed) = self.doomed_own(key, isolation) {
-            // The circuit that replaces the doomed one is built as a spare. So a request with another isolation key can
-            // use the new circuit if no further request with this key comes.
+            // A circuit to replace the doomed one is built now. It is built as a spare, without an owner. So if no
+            // further request with this isolation key comes, a request with another key can use the new circuit.
             if class == BuildClass::Live && !self.builds.values().any(|build| build.key == key) {
                 self.enqueue(key, None, BuildClass::Spare);
             }

@@ -48,8 +48,8 @@ impl Pool {
         }
     }
 
-    /// Returns the fault of a build that gets no more answers. If the guard has not answered any build since the last
-    /// relay of this build answered, the guard itself may be silent.
+    /// Returns the fault of a build whose relays no longer answer. If the guard has answered no other build since the
+    /// last answer to this build, the guard itself may be silent.
     fn fault_of_silence(&self, build: &Build) -> LeaseFault {
         let (reached, at) = build.reached;
         let alive = at.is_some_and(|at| self.heard.is_some_and(|heard| heard > at));
@@ -194,8 +194,8 @@ impl Pool {
             let Some(owner) = build.owner.filter(|_| build.class == BuildClass::Live) else { continue };
             let age = build.state.since().map(|at| now.saturating_duration_since(at));
             let count = slow.entry((build.key, owner)).or_default();
-            // This count decides whether a second build is started: only if it is 1, which means exactly one slow
-            // build. A build that is not slow, or that has not begun, adds 2 and so prevents a second build.
+            // A second build is started only if this count is 1 in the end. A slow build adds 1. A build that is not
+            // slow, or that has not begun, adds 2. So the count is 1 only if there is exactly one build and it is slow.
             *count += if age.is_some_and(|age| age >= patience) { 1 } else { 2 };
         }
         for ((key, owner), count) in slow {
@@ -213,8 +213,9 @@ impl Pool {
         waiting.map(|(_, class)| self.pace.wait(class, now)).min()
     }
 
-    /// Starts as many queued builds as the [`BuildRate`] allows. Builds for clients go first. The exception is one
-    /// build of a class that has waited for its share of the rate.
+    /// Starts as many queued builds as the [`BuildRate`] allows. Builds for clients go first. But before them, one
+    /// spare circuit and one check (builds without a waiting client) are started if they have waited for their share of
+    /// the rate (an eighth) long enough.
     pub(super) fn start_builds(&mut self, now: Instant) {
         for class in [BuildClass::Spare, BuildClass::Check] {
             if self.pace.is_overdue(class, now) {

@@ -69,8 +69,9 @@ impl Session<'_> {
         fleet.liveness().heard(self.engine.id, false, Instant::now());
         let mut state = self.engine.guard();
         state.note_success(guard, SystemTime::now(), &mut rand::rng());
-        // Before this answer, no relay answered any engine. So the failures of guards since the entry fell silent are
-        // withdrawn, and these guards are tried again first. This happens once in each silence.
+        // Before this answer, no relay answered any engine, so the network was down. Failures of guards since the entry
+        // fell silent are therefore withdrawn, and these guards are tried again first. This happens once in each
+        // silence.
         if let Some(since) = self.silent_since.filter(|_| !was_proven && !self.withdrawn) {
             state.withdraw(SystemTime::now() - since.elapsed());
             self.withdrawn = true;
@@ -163,7 +164,7 @@ impl Session<'_> {
         self.recovery.heard();
         self.forget_silence();
         if let Some(was) = was.filter(|_| self.engine.is_silent()) {
-            self.engine.fleet.avoid(was.id()); // it hangs, so no engine may use it as a middle relay
+            self.engine.fleet.avoid(was.id()); // the old guard hangs, so no engine may use it as a middle relay
             let hung = self.engine.act(|circuits, now| circuits.pool.hang_through(was.id(), now));
             hung.into_iter().for_each(|circuit| self.engine.streams().unanswered(circuit, StreamFault::FirstHop));
         }
@@ -326,7 +327,7 @@ impl Session<'_> {
     async fn reconnect(&mut self, now: Instant) {
         (self.outage, self.reachable) = (false, self.recovery.was_reached());
         self.hop.restart(now);
-        self.engine.fleet.liveness().silent(self.engine.id, now); // makes the other engines test their guards
+        self.engine.fleet.liveness().silent(self.engine.id, now); // this makes the other engines test their guards
         if self.engine.attach.is_some() {
             return; // other programs may use an attached tor too, so its connections stay
         }

@@ -65,7 +65,7 @@ mod tests {
         let mut progress = Progress::new(began);
         for (second, percent, kept, want) in [
             (1, 5, false, None), // a fast bootstrap needs no line
-            (2, 5, true, None),  // an early failure is not logged
+            (2, 5, true, None),  // a problem in the first seconds is not logged
             (5, 10, false, Some(Line::Progress)),
             (8, 14, false, None),
             (10, 14, false, Some(Line::Progress)),

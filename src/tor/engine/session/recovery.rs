@@ -1,20 +1,24 @@
 //! Decides when tor must connect to its guard anew, after an outage of the network or a sleep of this machine. Pure: no
 //! I/O.
 //!
-//! When the network comes back, tor's TCP connection to the guard is still in the retransmission back-off of the
-//! operating system. After an outage of 150 s the next retransmission may be 100 s away. tor has no command that closes
-//! one connection, but `DisableNetwork 1` and then `0` closes all of them, with all circuits and streams. So tor is
-//! made to connect anew only if nothing useful can be lost: after a long silence, or when the gateway could connect to
-//! the guard's address while tor's old connection stayed silent. The gateway does not try this connection if all
-//! connections must go through tor (bridges, a proxy in torrc). If the connection is not allowed or fails, as behind a
-//! firewall that lets only tor out, tor connects anew from time to time.
+//! When the network comes back, tor's TCP connection to the guard (the first relay of all circuits) may stay silent for
+//! a long time: after an outage of 150 s, the next retransmission of the operating system may be 100 s away. A new
+//! connection would work immediately. tor has no command that closes one connection, but `DisableNetwork 1` and then
+//! `0` closes all of them, with all circuits and streams.
+//!
+//! So tor is made to connect anew only if nothing useful can be lost: after a long silence, or when the gateway itself
+//! could connect to the guard's address while tor's old connection stayed silent.
+//!
+//! The gateway does not try to connect by itself if all connections must go through tor (bridges, a proxy in torrc).
+//! The attempt may also fail behind a firewall that lets only tor out. In both cases tor is made to connect anew from
+//! time to time.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A silence that is shorter than this number of build time-outs has no consequence: 20 s with the shipped time-out.
-/// Until then, TCP sends lost data again often enough.
+/// A silence of the guard that is shorter than this number of build time-outs (20 s with the shipped time-out) has no
+/// consequence. In this time, TCP sends lost data again often enough, and no new connection is needed.
 const SHORT: u32 = 1;
 
 /// While streams exist, the silence must last for this number of build time-outs before tor connects anew: 60 s with
@@ -110,9 +114,9 @@ impl Recovery {
     }
 }
 
-/// Returns how long this machine slept between two ticks. `None` if it did not sleep. `wall` is the time that passed by
-/// the clock of the day. `steady` is the time that passed by the clock that may stop during a sleep. A busy machine
-/// makes ticks late, so a difference below `least` is no sleep.
+/// Returns how long this machine slept between two ticks. `None` if it did not sleep. `wall` is the time between the
+/// ticks by the clock of the day. `steady` is the time between the ticks by the monotonic clock, which may stop during
+/// a sleep. A difference below `least` is no sleep, because a busy machine makes ticks late.
 pub(super) fn sleep_between(wall: Duration, steady: Duration, least: Duration) -> Option<Duration> {
     Some(wall.max(steady)).filter(|gap| *gap >= least)
 }
@@ -146,8 +150,8 @@ mod tests {
         assert_eq!(steps(&mut recovery, silence, 30..40), [(30, Step::Probe)]);
         recovery.reached(true);
         assert_eq!(steps(&mut recovery, silence, 40..44), [(40, Step::Reconnect)], "and no probe soon after that");
-        // The guard accepts connections and stays silent. Each pause before a new connection is longer than the pause
-        // before it.
+        // The guard accepts connections and stays silent. So tor connects anew again and again, each time after a
+        // longer pause.
         let mut reconnects = Vec::new();
         for second in 44..1000 {
             for (second, step) in steps(&mut recovery, silence, second..second + 1) {

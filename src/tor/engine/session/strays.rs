@@ -1,9 +1,10 @@
 //! Closes circuits that do not belong to the pool.
 //!
-//! An attached tor keeps running after our control connection ends, and so do its circuits and the streams on them. A
-//! running download must continue. But a circuit without streams would stay for a month, because our torrc sets that
-//! lifetime. So circuits left over from an earlier connection are closed once they have no streams. The same check
-//! finds any other circuit that the pool has lost.
+//! An attached tor (one that this gateway did not start) keeps running after our control connection ends, and so do its
+//! circuits and the streams on them. A circuit with a running download must continue. But a circuit without streams
+//! would stay for a month, because the gateway sets that lifetime. So circuits left over from an earlier control
+//! connection are closed once they have no streams. The same check finds any other circuit that the pool of circuits
+//! does not know.
 
 use std::collections::HashSet;
 

@@ -28,9 +28,9 @@ const EXITS: usize = 5;
 /// The number of other guards in a row that are tested without a pause: the number of primary guards in guard-spec.
 const AT_ONCE: u32 = 3;
 
-/// The pause after [`AT_ONCE`] failed tests, before the next guard is tested. The pause doubles with each further
-/// failure. Not tuned: without a pause, an engine whose network refuses everything would try its whole sample of
-/// guards.
+/// After [`AT_ONCE`] failed tests of guards, the next guard is tested after this pause. The pause doubles with each
+/// further failure. Without a pause, an engine whose network refuses everything would quickly try its whole sample of
+/// guards. Not tuned.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// The longest pause between two tests of other guards.
@@ -205,7 +205,8 @@ impl Session<'_> {
     /// Handles a test of a guard that is not in use, if the guard did not answer in time.
     pub(super) async fn tried_in_vain(&mut self, late: Late) {
         self.trials.note(false, Instant::now());
-        // If no relay answers any engine, the missing answer says nothing about this guard.
+        // The guard counts as down only if another relay has answered some engine since this test began. Otherwise the
+        // network may be down, and the missing answer says nothing about this guard.
         if self.engine.fleet.liveness().is_alive_since(late.began) {
             self.engine.guard().note_failure(late.guard, SystemTime::now());
             self.find_entry().await;
