@@ -165,6 +165,14 @@ impl<'a> Chooser<'a> {
         filter.wants(exit) && self.need.selector.picks(exit)
     }
 
+    /// Returns true if a session or pin that has this exit may keep the exit. With `fallback`, an exit of any source of
+    /// the route may be kept: which source serves new choices may change several times within a minute.
+    pub(super) fn may_keep(&self, exit: &Exit) -> bool {
+        let sources = self.need.policy.sources(self.need.selector);
+        let filter = self.need.selector.filter(sources, self.need.policy.check.as_deref());
+        filter.wants(exit) && self.need.selector.picks(exit)
+    }
+
     /// Returns true if the exit allows connections to the target's port. If the connection needs a tunnel, the exit
     /// must also open tunnels.
     pub(super) fn allows(&self, exit: &Exit) -> bool {

@@ -57,6 +57,18 @@ pub(super) struct CurrentPin {
     pub(super) down: Option<Moment>,
 }
 
+/// What is known about the exit of a pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PinnedExit {
+    /// The exit is up, has the pinned address, and meets the selector of the route.
+    Fits,
+    /// The exit is up and has the pinned address. Whether the exit meets the selector was not looked at.
+    Up,
+    Down,
+    /// The exit is up, but does not meet the selector of the route: for example, it moved to another country.
+    Unfit,
+}
+
 /// The answer to the proposal of a pin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PinResult {
@@ -85,6 +97,8 @@ struct PinEntry {
     used: Moment,
     saved: Moment,
     down: Option<Moment>,
+    /// Since when the pinned exit, although it is up, does not meet the selector of the route. `None` if it does.
+    unfit: Option<Moment>,
     term: Term,
     exclusive: bool,
     /// True if the holder is in the list `unsaved`.
@@ -97,8 +111,13 @@ impl PinEntry {
         from.after(self.term.span)
     }
 
+    /// Returns since when the exit has been of no use to the pin. `None` if the pin can use the exit.
+    fn gone(&self) -> Option<Moment> {
+        self.down.into_iter().chain(self.unfit).min()
+    }
+
     fn current(&self) -> CurrentPin {
-        CurrentPin { to: self.to.clone(), made: self.made, down: self.down }
+        CurrentPin { to: self.to.clone(), made: self.made, down: self.gone() }
     }
 }
 
@@ -177,13 +196,19 @@ impl Pins {
         Some(pin)
     }
 
-    /// Records whether the exit of a pin is down (`down` is true) or up. Returns since when the exit has been down.
-    pub(super) fn note(&self, holder: HolderRef<'_>, to: &Pinned, down: bool, now: Moment) -> Option<Moment> {
+    /// Records what is known about the exit of a pin. Returns since when the exit has been of no use to the pin. `None`
+    /// if the pin can use the exit, or if the pin has changed.
+    pub(super) fn note(&self, holder: HolderRef<'_>, to: &Pinned, is: PinnedExit, now: Moment) -> Option<Moment> {
         let hash = self.table.hash(holder);
         let mut shard = self.table.lock(hash);
         let entry = shard.find_mut(hash, |key| key.is(holder)).filter(|entry| entry.to == *to)?;
-        entry.down = down.then(|| entry.down.unwrap_or(now));
-        entry.down
+        match is {
+            PinnedExit::Fits => (entry.down, entry.unfit) = (None, None),
+            PinnedExit::Up => entry.down = None,
+            PinnedExit::Down => entry.down = entry.down.or(Some(now)),
+            PinnedExit::Unfit => entry.unfit = entry.unfit.or(Some(now)),
+        }
+        entry.gone()
     }
 
     /// Makes a pin for a holder that has no pin, or whose pin is still `instead_of`.
@@ -211,8 +236,17 @@ impl Pins {
         if let (Some((old, exclusive, _)), None) = (&before, same) {
             self.claims.give_back(old.ip, *exclusive);
         }
-        let entry =
-            PinEntry { to: to.clone(), made: now, used: now, saved: now, down: None, term, exclusive, listed: true };
+        let entry = PinEntry {
+            to: to.clone(),
+            made: now,
+            used: now,
+            saved: now,
+            down: None,
+            unfit: None,
+            term,
+            exclusive,
+            listed: true,
+        };
         let gone = match shard.find_mut(hash, |key| key.is(holder)) {
             Some(old) => {
                 *old = entry;
@@ -259,7 +293,8 @@ impl Pins {
     /// Imports the pins that the store kept, except pins that have ended meanwhile.
     pub(super) fn import(&self, records: impl IntoIterator<Item = PinRecord>, now: Moment) {
         for PinRecord { holder, to, made, used, term, exclusive } in records {
-            let entry = PinEntry { to, made, used, saved: used, down: None, term, exclusive, listed: false };
+            let entry =
+                PinEntry { to, made, used, saved: used, down: None, unfit: None, term, exclusive, listed: false };
             let hash = self.table.hash(holder.as_ref());
             let mut shard = self.table.lock(hash);
             if entry.ends() <= now || shard.peek(hash, |key| *key == holder).is_some() {
@@ -297,13 +332,14 @@ impl Pins {
         let mut events = Vec::new();
         for mut shard in self.table.each() {
             let ended = shard.take_if(|_, entry| entry.ends() <= now);
-            let left: Vec<_> = shard.iter().map(|(holder, entry)| (holder.clone(), entry.current())).collect();
+            let left = shard.iter().map(|(holder, entry)| (holder.clone(), entry.to.clone(), entry.down.is_some()));
+            let left: Vec<_> = left.collect();
             drop(shard);
             events.extend(ended.into_iter().map(|(holder, entry)| self.ended(holder, entry, now)));
-            for (holder, pin) in left {
-                let down = !up(&pin.to);
-                if down != pin.down.is_some() {
-                    self.note(holder.as_ref(), &pin.to, down, now);
+            for (holder, to, was_down) in left {
+                let is = if up(&to) { PinnedExit::Up } else { PinnedExit::Down };
+                if was_down != (is == PinnedExit::Down) {
+                    self.note(holder.as_ref(), &to, is, now);
                 }
             }
         }

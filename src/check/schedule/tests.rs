@@ -129,7 +129,7 @@ fn without_uplink_one_check_runs_at_a_time() {
 fn an_outage_makes_the_next_check_of_a_bad_exit_no_later() {
     let mut schedule = schedule(TERMS, &[(1, good(2000))]);
     let mut now = START;
-    let mut end = |schedule: &mut Schedule, how, now: &mut Moment| {
+    let end = |schedule: &mut Schedule, how, now: &mut Moment| {
         *now = schedule.wake().unwrap().max(*now);
         assert_eq!(schedule.next(*now), Some(exit(1)));
         schedule.ended(&exit(1), how, *now, 0.5);

@@ -95,6 +95,7 @@ impl Outbound {
         let most = self.terms.load().max_attempts.get() as usize;
         let mut left = most.saturating_sub(attempt.request.avoid.len()).max(1);
         let mut failed = Vec::new();
+        let (began, mut retried) = (self.parts.state.now(), false);
         loop {
             plan.exits.truncate(left);
             self.prefer_ready(&attempt, &mut plan);
@@ -105,9 +106,16 @@ impl Outbound {
             left = left.saturating_sub(exits);
             let again =
                 left > 0 && another_exit_may_help(&error, keeps_exit(attempt.wish)) && Instant::now() < attempt.by;
+            // If the exit of a session served another stream since this request came, then only the circuit of this
+            // request was bad. The session stays, and the request tries the exit once more.
+            let serves = plan.first().load().last_success().is_some_and(|at| at >= began);
+            if again && !retried && serves && keeps_exit(attempt.wish) && error != ExitFault::Policy.into() {
+                retried = true;
+                continue;
+            }
             // The future of `next_exit` is boxed because most dials succeed without it, and the box makes the future of
             // every dial smaller.
-            if !again || !Box::pin(self.next_exit(&attempt, &mut plan, &mut failed, exits)).await {
+            if !again || !Box::pin(self.next_exit(&attempt, &mut plan, &mut failed, (error, exits))).await {
                 let meters = Some(self.meters.of(attempt.wish.label()));
                 let refusal = Refusal { meters, moved: told_move(&plan), ..Failure::from(error).into() };
                 let retry_after = self.retry_after(&attempt, error).or(refusal.retry_after);
@@ -118,8 +126,17 @@ impl Outbound {
 
     /// Removes the failed exits from the plan. If no exit is left in the plan and the route is not strict, a new plan
     /// without the failed exits is made. Returns false if there is no exit to try.
-    async fn next_exit(&self, attempt: &Attempt<'_>, plan: &mut Plan, failed: &mut Vec<ExitId>, exits: usize) -> bool {
+    async fn next_exit(
+        &self,
+        attempt: &Attempt<'_>,
+        plan: &mut Plan,
+        failed: &mut Vec<ExitId>,
+        (error, exits): (DialError, usize),
+    ) -> bool {
         let state = &self.parts.state;
+        if error == ExitFault::Policy.into() && keeps_exit(attempt.wish) {
+            return plan.skip().is_some(); // the exit works, so the session or pin stays
+        }
         for _ in 0..exits {
             failed.push(plan.first().id().clone());
             if plan.fail_over(state.load().view(), state.memory(), &attempt.question(state.now())).is_none() {
@@ -373,6 +390,9 @@ fn another_exit_may_help(error: &DialError, keeps_exit: bool) -> bool {
 fn counts_against_exit(exit: &ExitId, error: &DialError) -> bool {
     match error {
         DialError::Exit(ExitFault::Unclear) => false,
+        // The exit works, but refuses this target; or there is no path from our guard; or the directory does not list
+        // the exit at the moment.
+        DialError::Exit(ExitFault::Policy | ExitFault::NoPath | ExitFault::Unknown) => false,
         // A public proxy that waits for a dead target looks the same as a proxy that hangs. So a silent proxy is tested
         // immediately (see `request_retest`), and the result of the test counts.
         DialError::Exit(ExitFault::Hung) => !matches!(exit, ExitId::Public(_)),

@@ -52,6 +52,17 @@ impl Plan {
         self.exits.first()
     }
 
+    /// Drops the first exit and returns the next one, as [`Self::fail_over`] does, but the session keeps its exit. The
+    /// dialer calls this if the exit works and only refuses the target. If there is no other exit, the function returns
+    /// `None` and the plan is unchanged.
+    pub fn skip(&mut self) -> Option<&Arc<Exit>> {
+        if self.exits.len() < 2 {
+            return None;
+        }
+        self.exits.remove(0);
+        self.exits.first()
+    }
+
     fn move_session(&mut self, view: View<'_>, memory: &Memory, ask: &Ask<'_>, failed: &ExitId) {
         let chooser = Chooser::new(view, memory, ask);
         let term = ask.wish.policy.session_term(&ask.wish.selector);

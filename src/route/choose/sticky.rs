@@ -40,7 +40,7 @@ impl<'a> Chooser<'a> {
     /// Returns the exit of a session, or the reason why the session must move.
     fn session_exit(&self, id: &ExitId) -> Result<&'a Arc<Exit>, Cause> {
         let exit = self.view.catalog.get(id).ok_or(Cause::Down)?;
-        if !exit.is_kept() || exit.known().verdict == Verdict::Bad || !self.matches_selector(exit) {
+        if !exit.is_kept() || exit.known().verdict == Verdict::Bad || !self.may_keep(exit) {
             Err(Cause::Down)
         } else if self.is_banned(exit) {
             Err(Cause::Banned)
@@ -62,7 +62,9 @@ impl<'a> Chooser<'a> {
         let proposal = self.proposal(&pool, leave, rng).or_else(|| leave.and_then(|_| self.proposal(&pool, None, rng)));
         let proposal = proposal.ok_or_else(|| self.refuse())?;
         let term = self.need.policy.session_term(self.need.selector);
-        let before = from.map(|(from, _)| from);
+        // A session that has ended is replaced in any case. If another connection has renewed it meanwhile, even with
+        // the same exit, then the renewed session counts.
+        let before = from.filter(|(_, cause)| *cause != Cause::Expired).map(|(from, _)| from);
         let bound = self.memory.sessions().bind(self.holder, proposal.id(), before, term, self.ask.now);
         let exit = self.view.catalog.get(&bound.exit).unwrap_or(proposal);
         let moved = from.filter(|(from, _)| *from != exit.id());

@@ -9,7 +9,7 @@ use rand::Rng;
 use super::super::ban::Site;
 use super::super::event::{Cause, Event};
 use super::super::memory::is_up;
-use super::super::pin::{CurrentPin, PinResult};
+use super::super::pin::{CurrentPin, PinResult, PinnedExit};
 use super::super::pinned::Pinned;
 use super::super::refusal::{Refusal, Why};
 use super::{super::balance::lead, Chooser, Plan};
@@ -52,7 +52,7 @@ impl<'a> Chooser<'a> {
     fn use_pin<R: Rng + ?Sized>(&self, pin: &CurrentPin, rng: &mut R) -> Option<Result<Plan, Box<Refusal>>> {
         let Some(exit) = self.pinned_exit(pin) else { return self.down(pin, rng) };
         if pin.down.is_some() {
-            self.memory.pins().note(self.holder, &pin.to, false, self.ask.now);
+            self.memory.pins().note(self.holder, &pin.to, PinnedExit::Fits, self.ask.now);
         }
         if let Some(since) = exit.listing().unlisted
             && self.is_repin_due(since)
@@ -73,7 +73,7 @@ impl<'a> Chooser<'a> {
 
     /// Returns the exit of a pin, if the exit is up and still meets the selector.
     fn pinned_exit(&self, pin: &CurrentPin) -> Option<&'a Arc<Exit>> {
-        self.view.catalog.get(&pin.to.exit).filter(|exit| is_up(exit, &pin.to) && self.matches_selector(exit))
+        self.view.catalog.get(&pin.to.exit).filter(|exit| is_up(exit, &pin.to) && self.may_keep(exit))
     }
 
     /// Returns why a connection with this pin would be refused now. `None` if the connection would not be refused.
@@ -100,7 +100,9 @@ impl<'a> Chooser<'a> {
     /// Handles a pinned exit that is down. Another exit with the same address keeps the promised IP and replaces the
     /// pinned exit immediately. An exit with another address replaces the pinned exit only after `repin_after`.
     fn down<R: Rng + ?Sized>(&self, pin: &CurrentPin, rng: &mut R) -> Option<Result<Plan, Box<Refusal>>> {
-        let since = self.memory.pins().note(self.holder, &pin.to, true, self.ask.now)?;
+        let up = self.view.catalog.get(&pin.to.exit).is_some_and(|exit| is_up(exit, &pin.to));
+        let is = if up { PinnedExit::Unfit } else { PinnedExit::Down };
+        let since = self.memory.pins().note(self.holder, &pin.to, is, self.ask.now)?;
         let since = self.down_since(&pin.to, since);
         if let Some(twin) = self.twin(pin.to.ip) {
             return self.propose(twin, Some((&pin.to, Cause::Down)));

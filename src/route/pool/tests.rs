@@ -256,6 +256,15 @@ fn sources_serve_in_order() {
     world.revive(0);
     assert_eq!(count(&world, "fallback"), (1, 0), "the first source serves again as soon as it can");
     assert_eq!(world.decide("fallback").unwrap().exits.len(), 1, "and nothing else does");
+
+    // A verdict that is too old lets the next source serve. Sessions and pins stay.
+    let usernames = ["fallback-session-a", "fallback-strict"];
+    let exits = |world: &mut World| usernames.map(|username| world.decide(username).unwrap().first().id().clone());
+    let homes = exits(&mut world);
+    assert!(homes.iter().all(|home| home.source() == Source::Tor), "{homes:?}");
+    world.learn(0, |known| known.verdict = Verdict::Untested);
+    assert_eq!(world.decide("fallback").unwrap().first().id().source(), Source::Public);
+    assert_eq!(exits(&mut world), homes);
 }
 
 #[derive(Clone, Debug)]

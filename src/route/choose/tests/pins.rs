@@ -69,8 +69,10 @@ fn what_else_counts_as_a_pinned_exit_being_down() {
         let home = world.first("us-strict");
         change(&mut world, home);
         assert!(matches!(world.decide("us-strict").unwrap_err().why, Why::PinDown { .. }), "{what}");
+        world.tidy();
         world.pass(180 * MINUTE - SECOND);
         assert!(world.decide("us-strict").is_err(), "{what}: three hours are not over");
+        world.tidy();
         world.pass(SECOND);
         assert_ne!(world.first("us-strict"), home, "{what}");
     }

@@ -119,6 +119,37 @@ fn a_session_whose_dial_fails_moves_once_for_all() {
 }
 
 #[test]
+fn a_session_stays_if_its_exit_only_refuses_the_target() {
+    let mut world = World::new(&["US"; 3]);
+    let mut plan = world.decide("us-session-a").unwrap();
+    let home = plan.first().id().clone();
+    let other = plan.skip().unwrap().id().clone();
+    assert!(other != home && plan.moved.is_none());
+    assert_eq!(id(world.first("us-session-a")), home);
+    while plan.skip().is_some() {}
+    assert_eq!(plan.exits.len(), 1, "the last exit stays in the plan");
+}
+
+#[test]
+fn two_that_renew_an_ended_session_get_one_exit() {
+    let mut world = World::new(&["US"; 3]);
+    world.route("all", "us", Policy { pool: 3, ..Policy::default() });
+    let home = id(world.first("all-session-a"));
+    world.pass(11 * MINUTE);
+    let holder_of = |world: &mut World, exit: &ExitId| {
+        let exit = exit.clone();
+        world.ask("all-session-a", "shop.com:443", move |_, memory, ask, _| {
+            let holder = HolderRef { key: "", scope: &ask.wish.scope, session: ask.wish.selector.session.as_ref() };
+            let term = ask.wish.policy.session_term(&ask.wish.selector);
+            memory.sessions().bind(holder, &exit, None, term, ask.now).exit
+        })
+    };
+    let other = (0..3).map(id).find(|exit| *exit != home).unwrap();
+    assert_eq!(holder_of(&mut world, &home), home, "the first renews it with its old exit");
+    assert_eq!(holder_of(&mut world, &other), home, "the second gets that exit, whatever it proposes");
+}
+
+#[test]
 fn an_exit_of_more_capacity_gets_more_sessions() {
     let mut world = World::new(&["US"; 4]);
     world.weigh([1_048, 3_096, 7_192, 15_384]); // capacities 2,048, 4,096, 8,192, 16,384
