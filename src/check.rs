@@ -26,6 +26,7 @@ mod exit_update;
 pub mod fault;
 mod measure;
 mod outage;
+pub mod pardon;
 pub mod probe;
 pub mod public;
 mod results;

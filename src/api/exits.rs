@@ -22,7 +22,7 @@ use super::error::{ApiError, Problem};
 use super::etag::tagged;
 use super::extract::{Named, Nothing, Params, bad_query, limit};
 use super::timestamp::Timestamp;
-use crate::check::{Checked, condemnation};
+use crate::check::{Checked, condemnation, pardon};
 use crate::exit::catalog::Count;
 use crate::exit::country::Country;
 use crate::exit::{Exit, ExitId, Moment, Protocol, PublicId, Source, Verdict};
@@ -356,7 +356,7 @@ pub(super) async fn pardon(State(wiring): State<Wiring>, Named(id): Named) -> Re
         let message = "this exit is not condemned; GET /exits/{id} shows its state";
         return Err(ApiError::new(StatusCode::CONFLICT, "not_condemned", message));
     }
-    let (rows, exit) = (condemnation::pardon_rows(exit, now), exit.id().clone());
+    let (rows, exit) = (pardon::rows(exit, now), exit.id().clone());
     let change = Change::Pardoned { exit: exit.clone(), pardon: condemnation::pardon, rows };
     wiring.state.apply(change).await.map_err(|_| ApiError::internal("the pardon could not be stored"))?;
     wiring.state.request_check(exit.clone());

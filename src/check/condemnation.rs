@@ -16,12 +16,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use crate::exit::{Exit, ExitId, Known, Moment, Verdict};
+use crate::exit::{ExitId, Known, Moment, Verdict};
 use crate::net::Host;
-use crate::store::{self, TargetVerdict, Write};
-
-use super::exit_update::ECHO;
-use super::public;
 
 /// How long a condemnation lasts.
 pub const CONDEMNED_FOR: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -111,22 +107,6 @@ pub fn has_ended(known: &Known, now: Moment) -> bool {
 pub fn pardon(known: &mut Known) {
     known.marks.bad_for_good = false;
     (known.verdict, known.why, known.good) = (Verdict::Untested, None, None);
-}
-
-/// Returns the rows that end the condemnation of an exit in the store.
-pub fn pardon_rows(exit: &Exit, now: Moment) -> Vec<Write> {
-    if let ExitId::Public(_) = exit.id() {
-        let mut known = exit.known().clone();
-        pardon(&mut known);
-        return public::row(exit, &known, now).into_iter().map(Write::PutPublic).collect();
-    }
-    // The condemnation has ended. Its row in the store is replaced by a verdict of the year 1970, which is too old to
-    // count. So after a restart the exit counts as never tested.
-    let checked = Moment(0);
-    let (exit, target, why) = (exit.id().clone(), ECHO.to_owned(), String::new());
-    let verdict = TargetVerdict::Bad;
-    let row = store::Verdict { exit, target, verdict, streak: 0, checked, good: None, latency: None, why };
-    vec![Write::PutVerdict(row)]
 }
 
 #[cfg(test)]

@@ -17,7 +17,6 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::exit::capacity;
 use crate::exit::catalog::Bits;
 use crate::exit::country::Country;
 use crate::exit::{Catalog, Exit, ExitId, Moment, Slot, Source};
@@ -63,7 +62,7 @@ impl Order {
     /// Draws an order in which exits with more capacity tend to come first. The same `seed` gives the same order.
     pub fn new(catalog: &Catalog, seed: u64, can_test: impl Fn(&Exit) -> bool) -> Self {
         let exits = catalog.alive().iter().filter_map(|slot| catalog.at(slot)).filter(|exit| can_test(exit));
-        let mut drawn: Vec<_> = exits.map(|exit| (capacity::rank(seed, exit), exit.slot())).collect();
+        let mut drawn: Vec<_> = exits.map(|exit| (exit.rank(seed), exit.slot())).collect();
         drawn.sort_unstable_by(|(one, _), (other, _)| one.total_cmp(other));
         let testable = drawn.iter().map(|(_, slot)| *slot).collect();
         Self { slots: drawn.into_iter().map(|(_, slot)| slot).collect(), testable }

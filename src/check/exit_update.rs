@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::condemnation;
 use super::round::{EchoRound, SiteRound};
 use super::settings::CheckedSite;
 use super::site::{SiteEffect, SiteFailure};
@@ -163,12 +162,6 @@ pub(super) fn clear(exit: &ExitId, site: &CheckedSite) -> ExitUpdate {
     let name = site.name.clone();
     let update = move |known: &mut Known| _ = known.passed.insert(name);
     ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes: Vec::new() }
-}
-
-/// Returns the update that ends the condemnation of an exit.
-pub(super) fn pardon(exit: &Exit, now: Moment) -> ExitUpdate {
-    let writes = condemnation::pardon_rows(exit, now);
-    ExitUpdate { exit: exit.id().clone(), update: Box::new(condemnation::pardon), ban: None, writes }
 }
 
 /// Returns the update that removes the verdict on an exit, because the verdict is too old.

@@ -40,9 +40,10 @@ use self::tester_state::PublicTesterState;
 use super::exit_update::Geo;
 use super::results::Checked;
 use super::worker::{Requests, TesterKind, Worker};
-use crate::exit::ExitId;
+use crate::exit::{Exit, ExitId, Moment};
 use crate::lifecycle::Tasks;
 use crate::state::State;
+use crate::store::Write;
 
 /// A handle to request checks from the tester of public proxies. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -110,11 +111,7 @@ impl TesterKind for PublicProxies {
         }
     }
 }
-/// Returns the row that the store keeps of a public proxy with these facts.
-pub(super) fn row(
-    exit: &crate::exit::Exit,
-    known: &crate::exit::Known,
-    now: crate::exit::Moment,
-) -> Option<crate::store::Public> {
-    exit_update::row(exit, known, 0, now)
+/// Returns the rows that end the condemnation of a proxy in the store.
+pub(super) fn pardon_rows(exit: &Exit, now: Moment) -> Vec<Write> {
+    exit_update::pardon(exit, now).writes
 }

@@ -18,6 +18,7 @@ use super::demand::{self, Inputs, Order};
 use super::due_queue::Ended;
 use super::evaluator::{Decisions, Evaluator, PageHealth};
 use super::exit_update::{self, Geo};
+use super::pardon;
 use super::results::{Checked, Results, SETTLE};
 use super::round::{EchoRound, Finding, Job, SiteRound};
 use super::schedule::{LastCheck, Schedule};
@@ -91,7 +92,7 @@ impl TesterState {
         self.results.add(forgotten, now);
         let condemned = snapshot.catalog.iter().filter(|exit| exit.id().source() == Source::Tor);
         let ended = condemned.filter(|exit| condemnation::has_ended(exit.known(), now));
-        let pardoned: Vec<_> = ended.map(|exit| exit_update::pardon(exit, now)).collect();
+        let pardoned: Vec<_> = ended.map(|exit| pardon::update(exit, now)).collect();
         self.results.add(pardoned, now);
         let ids: HashSet<ExitId> = listed.iter().map(|(id, _)| id.clone()).collect();
         self.evaluator.keep(&ids);

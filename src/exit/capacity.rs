@@ -11,11 +11,10 @@
 //! - Public proxies and this machine's own address have no consensus weight. Each of them counts as a Tor exit of
 //!   [`TYPICAL`] weight. Only their latencies make a difference between them.
 //!
-//! Next: `exit/catalog/draw.rs` draws exits by capacity at random. [`rank`] is for choices that must always come out
-//! the same way.
+//! Next: `exit/catalog/draw.rs` draws exits by capacity at random. `Exit::rank` is for choices that must always come
+//! out the same way.
 
 use super::Source;
-use super::facts::{Exit, Listing};
 
 /// The weight that every exit gets on top of its own weight. The value is 5 % of the mean consensus weight of exits
 /// (19,800 in September 2026), so about one choice in twenty does not depend on the exit's own weight.
@@ -28,9 +27,9 @@ const TYPICAL: u32 = 14_000;
 /// prevents that a mistake of the authorities sends all traffic through one exit.
 const MOST: u32 = 1_000_000;
 
-/// Returns the capacity of the exit that this listing describes.
-pub(super) fn of(listing: &Listing) -> u32 {
-    let weight = if listing.id.source() == Source::Tor { listing.weight.min(MOST) } else { TYPICAL };
+/// Returns the capacity of an exit. `weight` is the consensus weight of a Tor exit, and does not matter for other exits.
+pub(super) fn of(source: Source, weight: u32) -> u32 {
+    let weight = if source == Source::Tor { weight.min(MOST) } else { TYPICAL };
     rounded(weight + FLOOR)
 }
 
@@ -49,8 +48,8 @@ fn rounded(weight: u32) -> u32 {
 /// Returns the rank of an exit for the holder of `seed`, for example a session or a route. The exit with the smallest
 /// rank is the first. This is weighted rendezvous hashing: over all seeds, an exit of twice the capacity is the first
 /// twice as often. If another exit comes, goes or changes its capacity, the ranks of all other exits stay the same.
-pub(crate) fn rank(seed: u64, exit: &Exit) -> f64 {
-    exponential(stir(seed, exit.seed())) / f64::from(exit.capacity())
+pub(super) fn rank(seed: u64, (exit_seed, capacity): (u64, u32)) -> f64 {
+    exponential(stir(seed, exit_seed)) / f64::from(capacity)
 }
 
 /// Mixes two numbers into one, with the last step of splitmix64.
@@ -72,7 +71,7 @@ pub(super) fn exponential(random: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exit::{ExitId, Fingerprint, Known, Slot};
+    use crate::exit::{Exit, ExitId, Fingerprint, Known, Listing, Slot};
 
     fn relay(n: u8, weight: u32) -> Listing {
         Listing { weight, ..Listing::new(ExitId::Tor(Fingerprint([n; 20]))) }
@@ -109,13 +108,13 @@ mod tests {
 
     #[test]
     fn capacity_follows_the_weight_and_nobody_has_none() {
-        let capacity = |weight| of(&relay(1, weight));
+        let capacity = |weight| of(Source::Tor, weight);
         assert_eq!([0, 1, 100].map(capacity), [1_024; 3], "a relay that nobody has measured is used now and then");
         assert_eq!([15_384, 31_768, 260_000].map(capacity), [16_384, 32_768, 262_144]);
         assert_eq!([999_000, 1_000_000, u32::MAX].map(capacity), [1_048_576; 3], "there is a largest weight");
-        let direct = Listing { weight: 1_000_000, ..Listing::new(ExitId::Direct) };
-        assert_eq!(of(&direct), capacity(14_000), "what has no consensus weight counts as a typical Tor exit");
-        assert_eq!(of(&direct), 16_384);
+        let direct = of(Source::Direct, 1_000_000);
+        assert_eq!(direct, capacity(14_000), "what has no consensus weight counts as a typical Tor exit");
+        assert_eq!(direct, 16_384);
     }
 
     #[test]
@@ -141,7 +140,7 @@ mod tests {
         let mut exits = [(0, 0), (1, 1_048), (2, 3_096), (3, 7_192)].map(|(n, weight)| exit(n, weight));
         assert_eq!([0, 1, 2, 3].map(|n: usize| exits[n].capacity()), [1_024, 2_048, 4_096, 8_192]);
         let first = |exits: &[Exit], seed| {
-            let ranks = exits.iter().map(|exit| rank(seed, exit)).enumerate();
+            let ranks = exits.iter().map(|exit| exit.rank(seed)).enumerate();
             ranks.min_by(|one, other| one.1.total_cmp(&other.1)).unwrap().0
         };
         let before: Vec<usize> = (0..15_000).map(|seed| first(&exits, seed)).collect();

@@ -189,7 +189,8 @@ impl Exit {
         let v4 = ip.and_then(|ip| if let IpAddr::V4(v4) = ip { Some(v4) } else { None });
         let mut hasher = DefaultHasher::new();
         listing.id.hash(&mut hasher);
-        let (seed, capacity, country) = (hasher.finish(), capacity::of(&listing), country(&listing, &known));
+        let (seed, capacity, country) =
+            (hasher.finish(), capacity::of(listing.id.source(), listing.weight), country(&listing, &known));
         Self { slot, country, ip, v4, seed, capacity, listing, known, load }
     }
 
@@ -269,6 +270,12 @@ impl Exit {
     /// Returns true if the exit opens streams to targets, and false if the exit only forwards plain HTTP requests.
     pub fn tunnels(&self) -> bool {
         self.known.public.is_none_or(|able| able.tunnels)
+    }
+
+    /// Returns the rank of the exit for the holder of `seed`, for example a session or a route. The exit with the
+    /// smallest rank is the first.
+    pub fn rank(&self, seed: u64) -> f64 {
+        capacity::rank(seed, (self.seed, self.capacity))
     }
 
     /// How much the exit can carry: an exit of twice the capacity is chosen twice as often. Never 0.

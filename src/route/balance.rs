@@ -25,7 +25,6 @@ use std::sync::Arc;
 
 use rand::{Rng, RngExt};
 
-use crate::exit::capacity::rank;
 use crate::exit::{Exit, Moment};
 
 /// Latencies below this value count as equal, in µs. A stream through Tor takes some hundreds of ms to open, and then
@@ -84,14 +83,14 @@ pub(crate) fn seed(value: impl Hash) -> u64 {
 /// Returns the exit that comes first for the holder (for example, a session) with this seed. The result is the same
 /// each time, until this exit goes or an exit with a better rank comes.
 pub(super) fn first<'a>(seed: u64, exits: impl Iterator<Item = &'a Arc<Exit>>) -> Option<&'a Arc<Exit>> {
-    let ranked = exits.map(|exit| (rank(seed, exit), exit));
+    let ranked = exits.map(|exit| (exit.rank(seed), exit));
     ranked.min_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, exit)| exit)
 }
 
 /// Returns the exits sorted by their rank for this seed. If the first exit goes, [`first`] returns the second, and so
 /// on.
 pub(super) fn in_order<'a>(seed: u64, exits: impl Iterator<Item = &'a Arc<Exit>>) -> Vec<&'a Arc<Exit>> {
-    let mut ranked: Vec<_> = exits.map(|exit| (rank(seed, exit), exit)).collect();
+    let mut ranked: Vec<_> = exits.map(|exit| (exit.rank(seed), exit)).collect();
     ranked.sort_unstable_by(|one, other| one.0.total_cmp(&other.0));
     ranked.into_iter().map(|(_, exit)| exit).collect()
 }

@@ -9,6 +9,7 @@
 use std::net::IpAddr;
 
 use super::balance::seed;
+use super::isolate_by::IsolateBy;
 use super::selector::SessionId;
 use crate::net::Host;
 
@@ -17,19 +18,6 @@ use crate::net::Host;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Isolation(pub u64);
 
-/// Which streams of one client may share circuits. Streams that a variant keeps on separate circuits are on separate
-/// circuits with every later variant too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum IsolateBy {
-    /// All streams of one client to one exit may share circuits.
-    #[default]
-    Key,
-    /// Streams share circuits only if they belong to the same route (or selector) and the same session.
-    Session,
-    /// As [`IsolateBy::Session`], and the streams must go to the same target host.
-    Target,
-}
-
 /// The client of a stream, as far as isolation is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tenant<'a> {
@@ -37,23 +25,6 @@ pub struct Tenant<'a> {
     pub key: &'a str,
     /// The address from which the client connects. It tells clients apart only if there is no key.
     pub address: IpAddr,
-}
-
-impl IsolateBy {
-    const ALL: [Self; 3] = [Self::Key, Self::Session, Self::Target];
-
-    /// The keyword in usernames, the configuration and the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Key => "key",
-            Self::Session => "session",
-            Self::Target => "target",
-        }
-    }
-
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|by| by.as_str() == text)
-    }
 }
 
 /// Returns the isolation of a stream. `scope` and `session` come from the username. `host` is the host of the target.

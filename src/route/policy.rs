@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::isolation::IsolateBy;
+use super::isolate_by::IsolateBy;
 use super::selector::Selector;
 use super::session::Term;
 use crate::exit::Source;

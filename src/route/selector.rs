@@ -43,7 +43,7 @@ pub(crate) use narrow::Narrowed;
 pub use reason::{BadSelector, Reason};
 pub use session_id::SessionId;
 
-use super::isolation::IsolateBy;
+use super::isolate_by::IsolateBy;
 use crate::exit::catalog::Filter;
 use crate::exit::{Exit, ExitId, Fingerprint, Source};
 

@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use rusqlite::Transaction;
 
 use super::fault::{Fault, StoreError};
+use super::job::{Job, Otherwise};
 use super::write::{RowKey, Write, before};
-use super::writer::{Job, Otherwise};
 
 /// The result of one commit: the writes that undo it, or why no part of it is stored.
 pub(super) type Outcome = Result<Vec<Write>, Fault>;

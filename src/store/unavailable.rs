@@ -10,7 +10,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::fault::{Fault, StoreError};
 use super::file::Claim;
-use super::writer::{Health, Job};
+use super::job::Job;
+use super::writer::Health;
 use crate::exit::Moment;
 use crate::telemetry::metrics as names;
 

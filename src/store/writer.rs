@@ -17,11 +17,12 @@ use std::time::{Duration, SystemTime};
 
 use metrics::{Counter, Gauge, Histogram};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::fault::{Fault, StoreError};
+use super::fault::Fault;
 use super::file::Claim;
+use super::job::{Job, Otherwise};
 use super::settle::{Outcome, Settled, commit, remove_older, settle};
 use super::stall::Stall;
 use super::write::{Write, apply};
@@ -65,35 +66,6 @@ pub enum Health {
         /// How many notes (writes for which no caller waits) are kept for the next try.
         behind: usize,
     },
-}
-
-/// A job for the thread.
-#[derive(Debug)]
-pub(super) enum Job {
-    /// Writes all of `writes` or none, and sends the answer when the writes are on the disk.
-    Commit { writes: Vec<Write>, answer: oneshot::Sender<Result<(), StoreError>>, otherwise: Otherwise },
-    /// Writes this note together with other writes. No caller waits for the note.
-    Note(Write),
-    /// Writes everything that is in the queue, and then ends the thread.
-    Close,
-    /// In tests, this job damages the file.
-    #[cfg(test)]
-    Meddle(fn(&Connection)),
-}
-
-impl Job {
-    pub(super) fn into_note(self) -> Option<Write> {
-        if let Self::Note(write) = self { Some(write) } else { None }
-    }
-}
-
-/// What happens to a commit that fails or whose caller stops waiting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Otherwise {
-    /// Nothing of the commit stays in the file, because the caller reports to a user that nothing has changed.
-    Undo,
-    /// The writes become notes, because their facts stay true even if this commit fails.
-    Note,
 }
 
 struct Failing {
@@ -405,6 +377,8 @@ fn note(tx: &Transaction<'_>, write: &Write, lost: &Counter) -> Result<(), Fault
 #[cfg(test)]
 mod tests {
     use super::super::{Options, Route, Store, file};
+    use tokio::sync::oneshot;
+
     use super::*;
 
     fn route(selector: &str) -> Write {

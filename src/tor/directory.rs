@@ -17,11 +17,11 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use self::due::{Edition, FileState, Files, Repair};
 use super::control::Control;
-use super::fleet::Fleet;
 use super::netdir::{self, Netdir};
 
 const CONSENSUS: &str = "cached-microdesc-consensus";
@@ -48,10 +48,13 @@ pub(super) struct Reads {
 }
 
 /// Reads the directory if our copy is older or lacks microdescriptors. Returns true if our copy was replaced.
-pub(super) async fn refresh(fleet: &Fleet, from: &From) -> Result<bool, String> {
-    let mut reads = fleet.reads.lock().await;
-    let have = fleet.netdir();
-    let copy = have.as_deref().map(Edition::of);
+pub(super) async fn refresh(
+    published: &watch::Sender<Option<Arc<Netdir>>>,
+    reads: &Mutex<Reads>,
+    from: &From,
+) -> Result<bool, String> {
+    let mut reads = reads.lock().await;
+    let copy = published.borrow().as_deref().map(Edition::of);
     let files = match from {
         From::Folder(path) => Some((path.clone(), blocking(path, Files::look).await?)),
         From::Control(_) => None,
@@ -78,7 +81,7 @@ pub(super) async fn refresh(fleet: &Fleet, from: &From) -> Result<bool, String> 
     let better = copy.is_none_or(|copy| found.is_better_than(copy));
     if better {
         tracing::debug!(relays = dir.len(), missing = dir.missing_microdescs(), "a new directory");
-        fleet.directory.send_replace(Some(Arc::new(dir)));
+        published.send_replace(Some(Arc::new(dir)));
     }
     Ok(better)
 }
@@ -139,9 +142,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::netdir::synth::{Fake, WEIGHTS, texts};
-    use super::super::settings::Settings;
     use super::*;
-    use crate::lifecycle::Lifecycle;
 
     fn write(folder: &Path, hour: u32, relays: u16, known: u16) {
         let relays: Vec<Fake> = (1..=relays).map(|n| Fake { known: n <= known, ..Fake::new(n) }).collect();
@@ -156,41 +157,45 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_files_are_read_when_they_have_changed_and_once_for_all_engines() {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let fleet = Fleet::new(Settings::default(), Lifecycle::new().tasks());
+        let (published, reads) = (watch::Sender::new(None), Mutex::default());
+        let refresh = async |from: &From| refresh(&published, &reads, from).await;
+        let netdir = || published.borrow().clone();
         let [one_at, two_at] = [&one, &two].map(|folder| From::Folder(folder.path().to_owned()));
-        let relays = || fleet.netdir().map(|dir| dir.len());
-        assert!(refresh(&fleet, &one_at).await.is_err(), "no directory yet");
+        let relays = || netdir().map(|dir| dir.len());
+        assert!(refresh(&one_at).await.is_err(), "no directory yet");
         write(one.path(), 12, 3, 3);
-        assert_eq!((refresh(&fleet, &one_at).await, relays()), (Ok(true), Some(3)));
-        let edition = fleet.netdir().unwrap();
+        assert_eq!((refresh(&one_at).await, relays()), (Ok(true), Some(3)));
+        let edition = netdir().unwrap();
         for _ in 0..120 {
             tokio::time::advance(Duration::from_secs(60)).await;
             write(two.path(), 12, 3, 3);
-            assert_eq!(refresh(&fleet, &one_at).await, Ok(false));
-            assert_eq!(refresh(&fleet, &two_at).await, Ok(false), "the other engine has the same edition");
+            assert_eq!(refresh(&one_at).await, Ok(false));
+            assert_eq!(refresh(&two_at).await, Ok(false), "the other engine has the same edition");
         }
-        assert!(Arc::ptr_eq(&edition, &fleet.netdir().unwrap()), "not replaced by an equal one");
+        assert!(Arc::ptr_eq(&edition, &netdir().unwrap()), "not replaced by an equal one");
         write(two.path(), 13, 4, 4);
-        assert_eq!((refresh(&fleet, &two_at).await, relays()), (Ok(true), Some(4)));
+        assert_eq!((refresh(&two_at).await, relays()), (Ok(true), Some(4)));
         write(one.path(), 11, 5, 5);
-        assert_eq!((refresh(&fleet, &one_at).await, relays()), (Ok(false), Some(4)), "an older edition");
+        assert_eq!((refresh(&one_at).await, relays()), (Ok(false), Some(4)), "an older edition");
     }
 
     #[tokio::test(start_paused = true)]
     async fn missing_microdescriptors_are_read_when_they_may_have_arrived() {
         let folder = tempfile::tempdir().unwrap();
-        let fleet = Fleet::new(Settings::default(), Lifecycle::new().tasks());
+        let (published, reads) = (watch::Sender::new(None), Mutex::default());
+        let refresh = async |from: &From| refresh(&published, &reads, from).await;
+        let netdir = || published.borrow().clone();
         let from = From::Folder(folder.path().to_owned());
-        let missing = || fleet.netdir().map(|dir| dir.missing_microdescs());
+        let missing = || netdir().map(|dir| dir.missing_microdescs());
         write(folder.path(), 12, 10, 5);
-        assert_eq!((refresh(&fleet, &from).await, missing()), (Ok(true), Some(5)));
+        assert_eq!((refresh(&from).await, missing()), (Ok(true), Some(5)));
         tokio::time::advance(Duration::from_secs(3600)).await;
-        assert_eq!(refresh(&fleet, &from).await, Ok(false), "the files are the same");
+        assert_eq!(refresh(&from).await, Ok(false), "the files are the same");
         write(folder.path(), 12, 10, 9);
-        assert_eq!((refresh(&fleet, &from).await, missing()), (Ok(true), Some(1)));
+        assert_eq!((refresh(&from).await, missing()), (Ok(true), Some(1)));
         write(folder.path(), 12, 10, 10);
-        assert_eq!((refresh(&fleet, &from).await, missing()), (Ok(false), Some(1)), "not twice in a minute");
+        assert_eq!((refresh(&from).await, missing()), (Ok(false), Some(1)), "not twice in a minute");
         tokio::time::advance(Duration::from_secs(3600)).await;
-        assert_eq!((refresh(&fleet, &from).await, missing()), (Ok(true), Some(0)));
+        assert_eq!((refresh(&from).await, missing()), (Ok(true), Some(0)));
     }
 }

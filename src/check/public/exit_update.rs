@@ -11,6 +11,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::super::condemnation;
 use super::super::exit_update::{ECHO, Geo};
 use super::report::{RejectReason, Works};
 use crate::exit::facts::Known;
@@ -68,6 +69,14 @@ pub(super) fn condemned(id: &ExitId, reason: RejectReason, now: Moment) -> Chang
         bad(known);
         known.marks.bad_for_good = true;
     })
+}
+
+/// Returns the update that ends the condemnation of a proxy.
+pub(super) fn pardon(exit: &Exit, now: Moment) -> ExitUpdate {
+    let mut known = exit.known().clone();
+    condemnation::pardon(&mut known);
+    let writes = row(exit, &known, 0, now).into_iter().map(Write::PutPublic).collect();
+    ExitUpdate { exit: exit.id().clone(), update: Box::new(condemnation::pardon), ban: None, writes }
 }
 
 /// Returns the row of one test for the history of checks. A long test gets a row of the same form as any other test.

@@ -12,7 +12,7 @@ use rand::{Rng, RngExt};
 
 use super::super::condemnation;
 use super::super::due_queue::Ended;
-use super::super::exit_update::{Geo, pardon};
+use super::super::exit_update::Geo;
 use super::super::results::{Checked, Results, SETTLE};
 use super::super::worker::{CheckState, Urgency};
 use super::evaluator::PublicEvaluator;
@@ -177,7 +177,7 @@ impl CheckState for PublicTesterState {
         self.results.keep(|id| ids.contains(id));
         let condemned = snapshot.catalog.iter().filter(|exit| exit.id().source() == Source::Public);
         let ended = condemned.filter(|exit| condemnation::has_ended(exit.known(), now));
-        let pardoned: Vec<_> = ended.map(|exit| pardon(exit, now)).collect();
+        let pardoned: Vec<_> = ended.map(|exit| exit_update::pardon(exit, now)).collect();
         self.results.add(pardoned, now);
     }
 

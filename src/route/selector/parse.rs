@@ -9,7 +9,7 @@ use super::keywords::{Key, Keyword, Words};
 use super::session_id::split_rest;
 use super::span::{self, number};
 use super::suggest::suggest;
-use crate::route::isolation::IsolateBy;
+use crate::route::isolate_by::IsolateBy;
 
 use super::{BadSelector, Geo, Mode, Pick, Reason, Selector, SessionId, SourcePick};
 

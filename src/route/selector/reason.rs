@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::span::Span;
-use crate::route::isolation::IsolateBy;
+use crate::route::isolate_by::IsolateBy;
 
 /// The error for a text that is not a selector. The error's text is safe in a header and a log line: the token is
 /// shortened, and bytes that are not visible ASCII are replaced.

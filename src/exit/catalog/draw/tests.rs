@@ -12,7 +12,7 @@ use rand::rngs::SmallRng;
 
 use super::super::Catalog;
 use super::*;
-use crate::exit::{ExitId, Fingerprint, Listing, capacity};
+use crate::exit::{ExitId, Fingerprint, Listing};
 
 fn id(n: usize) -> ExitId {
     let mut bytes = [0; 20];
@@ -177,7 +177,7 @@ proptest! {
         let from = set((0..weights.len() as u32).filter(|n| n % part == 0));
         let mut found = all.first(&from, seed, count);
         found.sort_unstable_by(|one, other| one.0.total_cmp(&other.0));
-        let rank = |slot: Slot| (capacity::rank(seed, all.at(slot).unwrap()), slot);
+        let rank = |slot: Slot| (all.at(slot).unwrap().rank(seed), slot);
         let mut want: Vec<_> = from.iter().map(rank).collect();
         want.sort_unstable_by(|one, other| one.0.total_cmp(&other.0));
         want.truncate(count);

@@ -33,7 +33,7 @@ impl Session<'_> {
 }
 
 async fn refresh(engine: Arc<Engine>, from: From) {
-    if let Err(why) = directory::refresh(&engine.fleet, &from).await {
+    if let Err(why) = directory::refresh(&engine.fleet.directory, &engine.fleet.reads, &from).await {
         tracing::warn!(engine = engine.id.0, "the directory could not be read again: {why}");
     }
 }
