@@ -74,7 +74,7 @@ pub(super) struct Evaluator {
     /// Exits that showed a wrong certificate of a host, each with this host. These exits must be checked again for one
     /// of two reasons: no exit had received the true certificate of the host yet, or a second host must be tested.
     suspects: Vec<(Host, ExitId)>,
-    /// Exits that are never used again. A check that was still running must not make these exits good.
+    /// Exits that are condemned. A check that was still running must not make these exits good.
     condemned: HashSet<ExitId>,
     canaries: Vec<TamperCheck>,
     evidence: Evidence,

@@ -84,7 +84,7 @@ pub(super) struct BeforeRound {
     pub(super) good: Option<Moment>,
     /// How many checks of the exit in a row ended in the same way: positive for good checks, negative for bad ones.
     pub(super) streak: i32,
-    /// True if the exit intercepts connections. Such an exit is never used again.
+    /// True if the exit intercepts connections. Nobody uses such an exit until its condemnation ends.
     pub(super) condemned: bool,
 }
 

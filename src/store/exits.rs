@@ -43,7 +43,7 @@ pub enum TargetVerdict {
     Good,
     /// The exit fails at present, and is checked again later.
     Bad,
-    /// The exit tampers or intercepts, and is never used again.
+    /// The exit tampers or intercepts, and is not used until the condemnation ends.
     Condemned,
 }
 

@@ -54,7 +54,7 @@ pub struct Public {
     pub exit_ip: Option<IpAddr>,
     /// True if the proxy leaves from several addresses.
     pub several: bool,
-    /// True if the proxy tampers or intercepts. Such a proxy is never used again.
+    /// True if the proxy tampers or intercepts. Nobody uses such a proxy until the condemnation ends.
     pub condemned: bool,
     /// How many requests the long test made.
     pub asked: u16,
