@@ -8,8 +8,8 @@
 //! Two more pages show what a proxy does with traffic. A page that repeats the headers of its request shows what the
 //! proxy adds to requests. A page that is the same for all clients shows whether the proxy changes pages.
 //!
-//! A proxy that shows certificates of its own, or pages that differ from what all other proxies show, is not used
-//! again. A proxy that passes must answer twenty more requests before it counts as reliable.
+//! A proxy that shows certificates of its own, or pages that differ from what all other proxies show, is condemned: it
+//! is not used for two weeks. A proxy that passes must answer twenty more requests before it counts as reliable.
 //!
 //! There are many proxies, and they are slow. So this tester runs on a thread of its own, at a lower priority than the
 //! threads that carry traffic.
