@@ -58,17 +58,24 @@ pub async fn serve<G: Gate>(
     // copied whole when it is spawned and when it ends, so the task must stay small.
     let opening = Box::pin(open(stream, context, &mut record).instrument(span));
     let Some(Some(tunnel)) = cut.race(opening).await else { return };
-    let Tunnel { client, stream, first_up, first_down, idle, rate, lease } = tunnel;
     let meter = record.byte_meter();
-    let terms = Terms { first_up: &first_up, first_down: &first_down, idle: &idle, rate, meter: &meter, cut: &cut };
-    let end = relay(client, stream, terms).await;
-    drop(lease);
+    // The fields stay in `tunnel`, because variables of their own would take the same memory a second time.
+    let terms = Terms {
+        first_up: &tunnel.first_up,
+        first_down: &tunnel.first_down,
+        idle: &tunnel.idle,
+        rate: tunnel.rate,
+        meter: &meter,
+        cut: &cut,
+    };
+    let end = relay(tunnel.client, tunnel.stream, terms).await;
+    drop((tunnel.lease, tunnel.admitted));
     record.ended(Outcome::Ended(end.reason));
 }
 
 /// A client and an open stream to the client's target. This struct lives as long as the tunnel, so it has no field that
 /// only the opening needs.
-struct Tunnel<L> {
+struct Tunnel<G: Gate> {
     client: ClientStream,
     stream: Stream,
     /// Bytes for the target that the client sent before the tunnel was open.
@@ -76,7 +83,10 @@ struct Tunnel<L> {
     first_down: Vec<u8>,
     idle: Idle,
     rate: Option<Arc<Bucket>>,
-    lease: L,
+    lease: G::Lease,
+    /// Counts the tunnel for the limits of the client's key and address. The lease cannot do this: the lease of a kept
+    /// stream waits for the next request, and would then count one connection for the client besides that request.
+    admitted: G::Admitted,
 }
 
 /// The parts of a connection that stay the same from its first byte to its end.
@@ -102,7 +112,7 @@ async fn open<'c, G: Gate>(
     stream: TcpStream,
     context: ConnectionContext<'c, G>,
     record: &'c mut Record,
-) -> Option<Tunnel<G::Lease>> {
+) -> Option<Tunnel<G>> {
     let deadline = Instant::now() + context.listener.opening;
     let read = Opening::read(stream, context.peer, context.listener, deadline).await;
     let Opening { stream, inbox, client, tls } = match read {
@@ -172,9 +182,18 @@ impl<'c, G: Gate> Connection<'c, G> {
         Ok(opened)
     }
 
-    fn into_tunnel(self, opened: Opened<G::Lease>) -> Tunnel<G::Lease> {
+    fn into_tunnel(self, opened: Opened<G::Lease>, admitted: G::Admitted) -> Tunnel<G> {
         let Opened { stream, first_down, idle, rate, lease, .. } = opened;
-        Tunnel { client: self.stream, stream, first_up: self.inbox.into_rest(), first_down, idle, rate, lease }
+        Tunnel {
+            client: self.stream,
+            stream,
+            first_up: self.inbox.into_rest(),
+            first_down,
+            idle,
+            rate,
+            lease,
+            admitted,
+        }
     }
 }
 

@@ -178,7 +178,9 @@ impl Refusal {
 
 /// The interface through which a connection reaches the exits.
 pub trait Gate: Send + Sync + 'static {
-    /// A client whose key and limits were checked. This value is passed to every later call for the client.
+    /// A client whose key and limits were checked. This value is passed to every later call for the client. The caller
+    /// must hold it until the request ends, or until the tunnel ends: dropping it ends the client's count for the
+    /// limits.
     type Admitted: Send + Sync;
     /// What a connection must hold while it uses a stream. Dropping the lease decreases the exit's load.
     type Lease: Send + Sync;

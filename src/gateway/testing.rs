@@ -69,6 +69,8 @@ pub struct Script {
     answer: Duration,
     log: Arc<Mutex<Vec<String>>>,
     meters: Arc<RouteMeters>,
+    /// Each admission is a clone of this value, so the clones can be counted.
+    admissions: Arc<()>,
     pub stopping: CancellationToken,
 }
 
@@ -93,6 +95,7 @@ impl Script {
             answer: SILENCE,
             log: Arc::default(),
             meters: Arc::new(RouteMeters::new("us")),
+            admissions: Arc::default(),
             stopping: CancellationToken::new(),
         }
     }
@@ -143,6 +146,11 @@ impl Script {
         std::mem::take(&mut self.log.lock().unwrap())
     }
 
+    /// Returns how many admissions are held now.
+    pub fn admitted(&self) -> usize {
+        Arc::strong_count(&self.admissions) - 1
+    }
+
     fn note(&self, line: String) {
         self.log.lock().unwrap().push(line);
     }
@@ -155,24 +163,24 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub const EXIT_IP: [u8; 4] = [192, 0, 2, 7];
 
 impl Gate for Script {
-    type Admitted = ();
+    type Admitted = Arc<()>;
     type Lease = Lease;
 
-    fn admit(&self, caller: &Caller<'_>, password: Option<&[u8]>) -> Result<(), Refusal> {
+    fn admit(&self, caller: &Caller<'_>, password: Option<&[u8]>) -> Result<Arc<()>, Refusal> {
         match (self.key, password) {
             (Some(key), given) if given != Some(key) => {
                 self.note(format!("{} kept out", caller.client.ip()));
                 Err(Failure::Auth(AuthFault::Wrong).into())
             }
-            _ => Ok(()),
+            _ => Ok(self.admissions.clone()),
         }
     }
 
-    fn key_name((): &()) -> Option<&Arc<str>> {
+    fn key_name(_: &Arc<()>) -> Option<&Arc<str>> {
         None
     }
 
-    async fn open(&self, caller: &Caller<'_>, (): &(), request: OpenRequest<'_>) -> Result<Opened<Lease>, Refusal> {
+    async fn open(&self, caller: &Caller<'_>, _: &Arc<()>, request: OpenRequest<'_>) -> Result<Opened<Lease>, Refusal> {
         let OpenRequest { target, avoid, early } = request;
         let line = format!("{} {}@{target}", caller.protocol.as_str(), caller.username);
         self.note(if avoid.is_empty() { line } else { format!("{line} but not {avoid:?}") });
@@ -215,7 +223,7 @@ impl Gate for Script {
         })
     }
 
-    async fn resolve(&self, caller: &Caller<'_>, (): &(), lookup: Lookup<'_>) -> Result<Resolved, Refusal> {
+    async fn resolve(&self, caller: &Caller<'_>, _: &Arc<()>, lookup: Lookup<'_>) -> Result<Resolved, Refusal> {
         self.note(format!("{} {lookup:?}", caller.username));
         Ok(match lookup {
             Lookup::Address(_) => Resolved::Address(IpAddr::from([203, 0, 113, 9])),
@@ -223,7 +231,7 @@ impl Gate for Script {
         })
     }
 
-    async fn builtin(&self, caller: &Caller<'_>, (): &(), builtin: BuiltinRequest<'_>) -> Result<String, Refusal> {
+    async fn builtin(&self, caller: &Caller<'_>, _: &Arc<()>, builtin: BuiltinRequest<'_>) -> Result<String, Refusal> {
         self.note(format!("{} {builtin:?}", caller.username));
         Ok("{\"exit\":1}".into())
     }

@@ -20,7 +20,7 @@ use crate::net::Target;
 
 impl<G: Gate> Connection<'_, G> {
     /// Serves requests until a tunnel is open or the connection ends.
-    pub(super) async fn http(mut self) -> Option<Tunnel<G::Lease>> {
+    pub(super) async fn http(mut self) -> Option<Tunnel<G>> {
         let mut kept = None;
         self.record.protocol_known(Protocol::Http);
         loop {
@@ -35,7 +35,7 @@ impl<G: Gate> Connection<'_, G> {
             match self.serve(length, &mut kept).await {
                 AfterRequest::Next => self.deadline = Instant::now() + self.context.listener.opening,
                 AfterRequest::Close => break,
-                AfterRequest::Tunnel(opened) => return Some(self.into_tunnel(opened)),
+                AfterRequest::Tunnel(opened, admitted) => return Some(self.into_tunnel(opened, admitted)),
                 AfterRequest::Reset => {
                     self.stream.reset();
                     return None;
@@ -48,7 +48,7 @@ impl<G: Gate> Connection<'_, G> {
     }
 
     /// Serves the request whose head is in the inbox. The head has `length` bytes.
-    async fn serve(&mut self, length: usize, kept: &mut Option<KeptStream<G::Lease>>) -> AfterRequest<G::Lease> {
+    async fn serve(&mut self, length: usize, kept: &mut Option<KeptStream<G::Lease>>) -> AfterRequest<G> {
         let plan = plan(&self.inbox.bytes()[..length], self.context.listener, false);
         self.inbox.consume(length);
         let Plan { credentials, mode, action } = match plan {
@@ -57,7 +57,7 @@ impl<G: Gate> Connection<'_, G> {
         };
         match action {
             Action::Connect(target) => match self.http_connect(&target, &credentials).await {
-                Ok(Some(opened)) => AfterRequest::Tunnel(opened),
+                Ok(Some((opened, admitted))) => AfterRequest::Tunnel(opened, admitted),
                 Ok(None) => AfterRequest::Close,
                 Err(refusal) => self.refuse(&refusal, mode.keep_unread(), mode.head_only).await,
             },
@@ -90,7 +90,7 @@ impl<G: Gate> Connection<'_, G> {
         &mut self,
         target: &Target,
         credentials: &Credentials,
-    ) -> Result<Option<Opened<G::Lease>>, Refusal> {
+    ) -> Result<Option<(Opened<G::Lease>, G::Admitted)>, Refusal> {
         let admitted = self.enter(Protocol::Connect, credentials, Some(target))?;
         let left = Failure::Client(ClientFault::Left);
         if builtin::is_builtin(target) {
@@ -105,6 +105,6 @@ impl<G: Gate> Connection<'_, G> {
         let caller = self.caller(Protocol::Connect, credentials.username());
         let opened = self.open(&caller, &admitted, OpenRequest { target, avoid: &[], early: &[] }).await?;
         self.stream.send(&answer::established(Some(&opened.exit))).await.map_err(|_| left)?;
-        Ok(Some(opened))
+        Ok(Some((opened, admitted)))
     }
 }

@@ -58,7 +58,7 @@ impl<G: Gate> Connection<'_, G> {
         exchange: &Exchange,
         credentials: Credentials,
         kept: &mut Option<KeptStream<G::Lease>>,
-    ) -> AfterRequest<G::Lease> {
+    ) -> AfterRequest<G> {
         let mut reused = kept.take().filter(|kept| kept.can_serve(exchange, &target, &credentials));
         let admitted = match self.enter(Protocol::Http, &credentials, Some(&target)) {
             Ok(admitted) => admitted,
@@ -97,7 +97,7 @@ impl<G: Gate> Connection<'_, G> {
                 }
                 end => {
                     let stream = KeptStream { opened, target, credentials };
-                    return self.after_exchange(end, exchange, stream, kept).await;
+                    return self.after_exchange(end, exchange, stream, admitted, kept).await;
                 }
             }
         }
@@ -130,8 +130,9 @@ impl<G: Gate> Connection<'_, G> {
         end: ExchangeEnd,
         exchange: &Exchange,
         mut stream: KeptStream<G::Lease>,
+        admitted: G::Admitted,
         kept: &mut Option<KeptStream<G::Lease>>,
-    ) -> AfterRequest<G::Lease> {
+    ) -> AfterRequest<G> {
         let meters = stream.opened.exit.meters.clone();
         let refusal = |failure: Failure| Refusal { meters: Some(meters), ..failure.into() };
         match end {
@@ -142,7 +143,7 @@ impl<G: Gate> Connection<'_, G> {
             }
             ExchangeEnd::Upgraded(first) => {
                 stream.opened.first_down = first;
-                AfterRequest::Tunnel(stream.opened)
+                AfterRequest::Tunnel(stream.opened, admitted)
             }
             ExchangeEnd::Died { .. } => {
                 self.refuse_exchange(&refusal(Failure::Answer(AnswerFault::Incomplete)), exchange).await
@@ -161,7 +162,7 @@ impl<G: Gate> Connection<'_, G> {
     }
 
     /// Refuses a request. The connection is kept only if no part of the request's body is left unread.
-    async fn refuse_exchange(&mut self, refusal: &Refusal, exchange: &Exchange) -> AfterRequest<G::Lease> {
+    async fn refuse_exchange(&mut self, refusal: &Refusal, exchange: &Exchange) -> AfterRequest<G> {
         let keep = exchange.keep && exchange.body == Body::NONE;
         self.refuse(refusal, keep, exchange.asked.head).await
     }

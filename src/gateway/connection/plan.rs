@@ -5,7 +5,7 @@
 //! `connection/plain.rs` (forwarded requests) and by `connection/builtin_host.rs` (requests for exit.gate).
 
 use crate::gateway::failure::{Denial, Failure};
-use crate::gateway::gate::{Opened, Refusal};
+use crate::gateway::gate::{Gate, Opened, Refusal};
 use crate::gateway::http::auth::Credentials;
 use crate::gateway::http::body::Body;
 use crate::gateway::http::builtin::{self, BuiltinKind};
@@ -63,14 +63,14 @@ pub(super) enum Action {
 }
 
 /// What the gateway does with a connection after it has served a request.
-pub(super) enum AfterRequest<L> {
+pub(super) enum AfterRequest<G: Gate> {
     /// Read the next request of the client.
     Next,
     Close,
     /// Close the connection with a reset: a normal close would make a truncated answer look complete.
     Reset,
     /// The connection becomes a tunnel.
-    Tunnel(Opened<L>),
+    Tunnel(Opened<G::Lease>, G::Admitted),
 }
 
 /// Parses a request's head. `inside_builtin` is true if the request came through a tunnel to exit.gate. Inside such a

@@ -67,7 +67,7 @@ impl<G: Gate> Connection<'_, G> {
 
     /// Sends a refusal. `keep` is true if the connection can serve another request. `head_only` is true if the method
     /// was HEAD.
-    pub(super) async fn refuse(&mut self, refusal: &Refusal, keep: bool, head_only: bool) -> AfterRequest<G::Lease> {
+    pub(super) async fn refuse(&mut self, refusal: &Refusal, keep: bool, head_only: bool) -> AfterRequest<G> {
         let failure = refusal.failure;
         self.record.refused(refusal);
         let keep = keep && !failure.breaks_framing();

@@ -41,7 +41,7 @@ impl From<Failure> for SocksRefusal {
 /// The result of a SOCKS request.
 enum Served<G: Gate> {
     /// A stream to the target is open.
-    Opened(Opened<G::Lease>),
+    Opened(Opened<G::Lease>, G::Admitted),
     /// The request has been answered, and the connection ends.
     Answered,
     /// The client wants a tunnel to exit.gate. The first field is the username, the second is the admitted client.
@@ -50,15 +50,22 @@ enum Served<G: Gate> {
 
 impl<G: Gate> Connection<'_, G> {
     /// Serves a SOCKS connection until a tunnel is open or the connection ends.
-    pub(super) async fn socks(mut self, mut socks: Socks) -> Option<Tunnel<G::Lease>> {
+    pub(super) async fn socks(mut self, mut socks: Socks) -> Option<Tunnel<G>> {
         let version = socks.version();
         self.record.protocol_known(protocol(version));
-        match self.request(&mut socks).await {
-            Ok(Served::Opened(opened)) => return Some(self.into_tunnel(opened)),
-            Ok(Served::Builtin(username, admitted)) => {
+        // The first match moves the other results into a smaller type. A single match would keep the memory of an
+        // `Opened` during the awaits of all its arms, and the future of every SOCKS connection would be larger.
+        let builtin = match self.request(&mut socks).await {
+            Ok(Served::Opened(opened, admitted)) => return Some(self.into_tunnel(opened, admitted)),
+            Ok(Served::Builtin(username, admitted)) => Ok(Some((username, admitted))),
+            Ok(Served::Answered) => Ok(None),
+            Err(refused) => Err(refused),
+        };
+        match builtin {
+            Ok(Some((username, admitted))) => {
                 Box::pin(self.builtin_tunnel(protocol(version), &username, &admitted)).await
             }
-            Ok(Served::Answered) => {}
+            Ok(None) => {}
             Err(SocksRefusal { refusal, reply }) => {
                 self.record.refused(&refusal);
                 // Sending fails if the client is gone. The result is ignored, because the record already has the
@@ -92,7 +99,10 @@ impl<G: Gate> Connection<'_, G> {
                 self.socks_builtin(version, &target).await?;
                 Served::Builtin(username.into(), admitted)
             }
-            Command::Connect(target) => Served::Opened(self.socks_connect(version, &caller, &admitted, &target).await?),
+            Command::Connect(target) => {
+                let opened = self.socks_connect(version, &caller, &admitted, &target).await?;
+                Served::Opened(opened, admitted)
+            }
             Command::Resolve(host) => {
                 Box::pin(self.resolve(version, &caller, &admitted, Lookup::Address(&host))).await?
             }

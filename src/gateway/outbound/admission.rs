@@ -14,8 +14,8 @@ use crate::limit::{Admission, Denied, Identity, KeyRefusal, subscriber};
 use crate::route::Tenant;
 use crate::route::policy::Auth;
 
-/// A client that may use the gateway. The value holds the client's key and counts one connection for the limits.
-/// Dropping this value ends the count of this connection.
+/// A client that may use the gateway. The value holds the client's key and counts one connection for the limits: one
+/// tunnel, or one HTTP request. Dropping this value ends the count of this connection.
 pub struct AdmittedClient {
     identity: Identity,
     /// The address under which the client is counted: for IPv6, the /64 prefix.

@@ -1,11 +1,14 @@
-//! Access without a key: a gateway that listens on all addresses without further settings, and guessed keys.
+//! Access without a key: a gateway that listens on all addresses without further settings, and guessed keys. Access
+//! with a key beyond its limit.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 
 use exitgate_testnet::Sandbox;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use super::{STRAIGHT, Victim, head, named, socks5, status, talk};
+use super::{STRAIGHT, Victim, head, named, serve, socks5, status, talk};
 use crate::gateway::{Gateway, curl, until};
 
 /// Ports that are free at the moment.
@@ -93,4 +96,36 @@ async fn whoever_guesses_tokens_is_not_read_for_a_while() {
     assert_eq!(ask(&guesser, "a-token-of-sixteen").await.status, 429, "the right one would tell");
     assert_eq!(ask(&honest, "a-token-of-sixteen").await.status, 200, "somebody else suffers");
     assert_eq!(victim.gateway.ask(&["--interface", &guesser], "/health").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_has_no_more_open_tunnels_than_its_limit() {
+    let keys = "{ name = \"a\", key = \"limited\", limits = { connections = 2 } }, { name = \"b\", key = \"free\" }";
+    let victim = Victim::start(&format!("gateway.allow_private_targets = true\ngateway.keys = [{keys}]")).await;
+    let target = serve(victim.sandbox.ip(60, 1), |mut stream, _| async move {
+        let _ = stream.write_all(b"ok").await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    let target = target.await;
+    let connect = head(&format!("CONNECT {target}"), STRAIGHT, "limited");
+    let open = async || {
+        let (mut stream, mut heard) = (TcpStream::connect(victim.shared()).await.unwrap(), Vec::new());
+        stream.write_all(format!("{connect}GET / HTTP/1.1\r\n\r\n").as_bytes()).await.unwrap();
+        while !heard.ends_with(b"\r\n\r\nok") {
+            let read = stream.read_buf(&mut heard).await.unwrap();
+            assert!(read > 0, "no tunnel: {}", heard.escape_ascii());
+        }
+        stream
+    };
+    let ask =
+        async |key: &str| status(&talk(victim.shared(), head("GET http://exit.gate/", STRAIGHT, key).as_bytes()).await);
+    let held = [open().await, open().await];
+    let third = talk(victim.shared(), connect.as_bytes()).await;
+    assert_eq!(status(&third), 429, "a third CONNECT: {}", third.escape_ascii());
+    let third = talk(victim.shared(), &socks5(STRAIGHT.as_bytes(), b"limited", &named("a.test"), 80)).await;
+    assert_eq!(third, [5, 2, 1, 1], "a third SOCKS tunnel");
+    assert_eq!((ask("limited").await, ask("free").await), (429, 200));
+    drop(held);
+    assert_eq!(until(|| ask("limited"), |status| *status == 200).await, 200, "the tunnels are closed");
+    let _again = [open().await, open().await];
 }
