@@ -48,11 +48,10 @@ use super::meters::RouteMeters;
 use super::protocol::Protocol;
 use super::relay::Idle;
 use crate::dial::{self, ExitFault};
-use crate::exit::ExitId;
+use crate::exit::{ExitId, Source};
 use crate::limit::Limits;
 use crate::limit::target::{Forbidden, Rules};
 use crate::net::{Host, Target};
-use crate::route::selector::SourcePick;
 use crate::route::table::{IMPLICIT, Wish};
 use crate::route::{self, Plan, Why, decide};
 use crate::state::State;
@@ -159,7 +158,7 @@ impl Outbound {
         };
         let wish = snapshot.routes.resolve(username, caller.listener.route.as_deref());
         let wish = wish.map_err(|bad| Refusal::because(Failure::Client(ClientFault::Username), bad.to_string()))?;
-        if wish.selector.source == SourcePick::Direct && !self.terms.load().allow_direct {
+        if wish.policy.sources(&wish.selector).contains(&Source::Direct) && !self.terms.load().allow_direct {
             return Err(Failure::Denied(Denial::Source).into());
         }
         Ok(wish)
