@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::isolation::IsolateBy;
 use super::selector::Selector;
 use super::session::Term;
-use crate::exit::Source;
+use crate::exit::{Moment, Source};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -113,6 +113,13 @@ impl Policy {
             ([Source::Tor, Source::Public], Some(Source::Public)) => &[Source::Public, Source::Tor],
             _ => narrowed,
         }
+    }
+
+    /// Returns how many times `rotate_every` has passed since the time `since`. Returns 0 if exits are never exchanged.
+    pub(super) fn exchanges(&self, since: Moment, now: Moment) -> u64 {
+        let Some(every) = self.rotate_every else { return 0 };
+        let due = now.since(since).as_micros() / every.as_micros().max(1);
+        u64::try_from(due).unwrap_or(u64::MAX)
     }
 
     /// Returns how long a session of this selector lasts.
