@@ -91,13 +91,23 @@ pub fn decide<R: Rng + ?Sized>(
 
 /// Chooses the exits for a look-up of a name (RESOLVE). A look-up is no connection. So in the mode `rotate`, the next
 /// connection may use the exit of the look-up.
+///
+/// Only exits of Tor answer look-ups. So if the username has neither session nor pin and may use Tor, only these exits are
+/// chosen, as long as one of them can serve. A session or a pin keeps its exit.
 pub fn decide_look_up<R: Rng + ?Sized>(
     view: View<'_>,
     memory: &Memory,
     ask: &Ask<'_>,
     rng: &mut R,
 ) -> Result<Plan, Box<Refusal>> {
-    Chooser::new(view, memory, ask).plan(rng)
+    let chooser = Chooser::new(view, memory, ask);
+    if ask.wish.is_pooled() && chooser.sources.len() > 1 && chooser.sources.contains(&Source::Tor) {
+        let relays = Chooser { sources: &[Source::Tor], ..chooser };
+        if let Ok(plan) = relays.plan(rng) {
+            return Ok(plan);
+        }
+    }
+    chooser.plan(rng)
 }
 
 /// Notes the exit of a connection, if the mode is `rotate`. The next connection of this key and username uses another

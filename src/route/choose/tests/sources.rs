@@ -63,3 +63,31 @@ fn a_token_for_two_of_three_sources_keeps_their_order() {
     let direct = world.wish("shop-source-direct");
     assert_eq!(direct.policy.sources(&direct.selector), [Source::Direct]);
 }
+
+#[test]
+fn a_look_up_uses_relays_if_the_username_allows_them() {
+    let mut world = world();
+    let first = |world: &mut World, username: &str| {
+        let plan = world.ask(username, "exit.gate:443", decide_look_up);
+        plan.map(|plan| plan.exits.iter().map(|exit| exit.id().source()).collect::<Vec<_>>())
+    };
+    // The pool of this route has proxies only, so a look-up uses relays outside the pool.
+    world.route("proxies-first", "us", listed(&[Source::Public, Source::Tor]));
+    let fallback = Policy { fallback: true, ..listed(&[Source::Public, Source::Tor]) };
+    world.route("proxies-only", "us", fallback);
+    for _ in 0..20 {
+        for username in ["us-source-any", "us-source-any-rotate", "proxies-first", "proxies-first-rotate"] {
+            let sources = first(&mut world, username).unwrap();
+            assert!(sources.iter().all(|source| *source == Source::Tor), "{username}: {sources:?}");
+        }
+        // `fallback` allows relays only while there is no proxy.
+        for username in ["us-source-public", "proxies-only"] {
+            let sources = first(&mut world, username).unwrap();
+            assert!(sources.iter().all(|source| *source == Source::Public), "{username}: {sources:?}");
+        }
+    }
+    // If no relay can serve, the choice is that of a connection.
+    (0..4).for_each(|n| world.kill(n));
+    assert_eq!(first(&mut world, "us-source-any").unwrap()[0], Source::Public);
+    assert_eq!(first(&mut world, "us").unwrap_err().why, Why::NoneRunning);
+}
