@@ -36,8 +36,9 @@ pub use port::{PortError, bind};
 pub use restore::restored;
 pub use spec::{RouteMode, RouteRules, RouteSpec};
 
+use crate::exit::Source;
 use crate::lifecycle::Tasks;
-use crate::route::selector::{RouteName, Selector, SourcePick};
+use crate::route::selector::{RouteName, Selector};
 use crate::route::{Policy, Why};
 use crate::state::State;
 use crate::store;
@@ -45,11 +46,11 @@ use crate::store;
 const TOR_IS_OFF: &str =
     "Tor is off (tor.enabled = false), and this asks for Tor exits; add `-source-public`, or `-source-any`";
 
-/// Describes in words why a selector has no exit. `tor` is false if Tor is switched off in the configuration: that
+/// Describes in words why a username has no exit of the given sources. `tor` is false if Tor is switched off in the configuration: that
 /// can be the reason.
-pub fn no_exit_reason(why: &Why, selector: &Selector, tor: bool) -> String {
+pub fn no_exit_reason(why: &Why, sources: &[Source], tor: bool) -> String {
     match why {
-        Why::NoneMatch | Why::NoneKnown if !tor && selector.source == SourcePick::Tor => TOR_IS_OFF.to_owned(),
+        Why::NoneMatch | Why::NoneKnown if !tor && *sources == [Source::Tor] => TOR_IS_OFF.to_owned(),
         why => why.to_string(),
     }
 }

@@ -16,7 +16,7 @@ pub use serve::{End, serve};
 
 /// Validates the text of a selector while a configuration is read. The error text is the rest of a sentence that begins
 /// with the selector.
-pub fn validate_selector(text: &str, groups: &crate::config::Groups) -> Result<(), String> {
+pub fn validate_selector(text: &str, groups: &crate::config::Groups) -> Result<crate::config::SelectorFacts, String> {
     wire::routes::validate_selector(text, groups)
 }
 

@@ -71,9 +71,16 @@ use diff::FlatKeys;
 use findings::Findings;
 use key_path::KeyPath;
 
+/// What the validation of a configuration must know about a selector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelectorFacts {
+    /// True if the selector contains the token `source-…`.
+    pub has_source: bool,
+}
+
 /// A function that validates the text of a selector. `Groups` are the country groups that a selector may contain. The
 /// error says what is wrong. The function is a parameter, because this room does not know the grammar of usernames.
-pub type SelectorCheck<'a> = &'a dyn Fn(&str, &Groups) -> Result<(), String>;
+pub type SelectorCheck<'a> = &'a dyn Fn(&str, &Groups) -> Result<SelectorFacts, String>;
 
 /// A valid configuration.
 #[derive(Clone, Debug)]

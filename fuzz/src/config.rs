@@ -2,13 +2,14 @@
 
 use std::sync::LazyLock;
 
-use exitgate::config::{Groups, parse};
+use exitgate::config::{Groups, SelectorFacts, parse};
 use exitgate::route::{Selector, Words};
 
 static WORDS: LazyLock<Words> = LazyLock::new(|| Words::new([], []).expect("no words"));
 
-fn selector(text: &str, _: &Groups) -> Result<(), String> {
-    Selector::parse(text, &WORDS).map(drop).map_err(|fault| fault.to_string())
+fn selector(text: &str, _: &Groups) -> Result<SelectorFacts, String> {
+    let facts = Selector::parse(text, &WORDS).and_then(|_| Selector::has_source(text, &WORDS));
+    facts.map(|has_source| SelectorFacts { has_source }).map_err(|fault| fault.to_string())
 }
 
 /// Runs one input.

@@ -123,7 +123,7 @@ impl RouteService {
         if is_enabled && enough && funnel.may_fill() {
             return Ok(());
         }
-        Err(RouteError::NoExit { why: no_exit_reason(&why, &route.selector, rules.tor), funnel })
+        Err(RouteError::NoExit { why: no_exit_reason(&why, sources, rules.tor), funnel })
     }
 
     /// Replaces the selector and the policy of a route. Open connections keep the old ones.

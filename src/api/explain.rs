@@ -114,7 +114,7 @@ fn answer(
         route: wish.label().to_owned(),
         funnel: funnel_steps(&explained.funnel),
         text: explained.funnel.to_string(),
-        refused: explained.why.as_ref().map(|why| no_exit_reason(why, &wish.selector, tor)),
+        refused: explained.why.as_ref().map(|why| no_exit_reason(why, wish.policy.sources(&wish.selector), tor)),
         pool: explained.pool.iter().filter_map(show).collect(),
         session: explained.session.as_ref().map(ToString::to_string),
         pin: explained.pin.as_ref().map(|pin| PinShown { exit: pin.exit.to_string(), ip: pin.ip }),

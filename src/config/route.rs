@@ -25,7 +25,8 @@ pub struct Route {
     pub name: String,
     /// The selector as it is written in the file.
     pub selector: String,
-    /// The sources of exits, in order of preference. Empty: the sources of the selector.
+    /// The sources of exits, in order of preference. Empty: the sources of the selector. If the list is not empty, the
+    /// selector has no token `source-…`.
     pub source: Vec<Source>,
     /// True if a source is used only while all sources before it in the list have no exit.
     pub fallback: bool,
@@ -115,9 +116,19 @@ impl RouteContext<'_> {
             return None;
         };
         let Some(check) = self.selectors else { return Some(selector) };
-        if let Err(why) = check(selector, self.groups) {
-            let hint = "write a selector such as \"us\", \"nonus-strict\" or \"de+fr-session-a\"";
-            findings.fault(at.key("selector"), format!("is {selector:?}: {why}"), hint);
+        match check(selector, self.groups) {
+            Ok(facts) if facts.has_source && written.source.iter().count() > 0 => {
+                let what =
+                    format!("is {selector:?}, and the route also has the setting `source`: both choose the sources");
+                let hint =
+                    "remove `source-…` from the selector; `source` lists the sources of the route in their order";
+                findings.fault(at.key("selector"), what, hint);
+            }
+            Ok(_) => {}
+            Err(why) => {
+                let hint = "write a selector such as \"us\", \"nonus-strict\" or \"de+fr-session-a\"";
+                findings.fault(at.key("selector"), format!("is {selector:?}: {why}"), hint);
+            }
         }
         if let Some(name) = written.name.as_deref().filter(|name| check(name, self.groups).is_ok()) {
             let what = format!("is {name:?}, which is a selector: as a username it has a meaning without this route");

@@ -48,11 +48,11 @@ use super::meters::RouteMeters;
 use super::protocol::Protocol;
 use super::relay::Idle;
 use crate::dial::{self, ExitFault};
-use crate::exit::ExitId;
+use crate::exit::{ExitId, Source};
 use crate::limit::Limits;
 use crate::limit::target::{Forbidden, Rules};
 use crate::net::{Host, Target};
-use crate::route::selector::SourcePick;
+use crate::route::choose::decide_look_up;
 use crate::route::table::{IMPLICIT, Wish};
 use crate::route::{self, Plan, Why, decide};
 use crate::state::State;
@@ -159,7 +159,7 @@ impl Outbound {
         };
         let wish = snapshot.routes.resolve(username, caller.listener.route.as_deref());
         let wish = wish.map_err(|bad| Refusal::because(Failure::Client(ClientFault::Username), bad.to_string()))?;
-        if wish.selector.source == SourcePick::Direct && !self.terms.load().allow_direct {
+        if wish.policy.sources(&wish.selector).contains(&Source::Direct) && !self.terms.load().allow_direct {
             return Err(Failure::Denied(Denial::Source).into());
         }
         Ok(wish)
@@ -171,10 +171,21 @@ impl Outbound {
         decide(state.load().view(), state.memory(), &attempt.question(state.now()), &mut rand::rng())
     }
 
+    /// Chooses the exits for one look-up of a name from the present snapshot.
+    fn decide_look_up(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::Refusal>> {
+        let state = &self.parts.state;
+        decide_look_up(state.load().view(), state.memory(), &attempt.question(state.now()), &mut rand::rng())
+    }
+
     /// Handles the refusal of a choice. If the only reason is that exits were not tested yet, the best of them are tested.
-    /// The choice is then repeated after every new revision of the state, until the request's deadline. If no source has
+    /// The choice (`decide`) is then repeated after every new revision of the state, until the request's deadline. If no source has
     /// listed an exit yet, the request waits for the first list. All other refusals are returned immediately.
-    async fn wait_for_tests(&self, attempt: &Attempt<'_>, refusal: Box<route::Refusal>) -> Result<Plan, Refusal> {
+    async fn wait_for_tests(
+        &self,
+        attempt: &Attempt<'_>,
+        refusal: Box<route::Refusal>,
+        decide: fn(&Self, &Attempt<'_>) -> Result<Plan, Box<route::Refusal>>,
+    ) -> Result<Plan, Refusal> {
         let state = &self.parts.state;
         if !self.may_be_served_soon(&refusal) {
             return Err(self.refused(&refusal, attempt.wish));
@@ -182,7 +193,7 @@ impl Outbound {
         let mut revisions = state.revisions();
         loop {
             revisions.borrow_and_update();
-            let refusal = match self.decide(attempt) {
+            let refusal = match decide(self, attempt) {
                 Ok(plan) => return Ok(plan),
                 Err(refusal) => refusal,
             };
@@ -259,7 +270,7 @@ impl Gate for Outbound {
         }
         let mut plan = match self.decide(&attempt) {
             Ok(plan) => plan,
-            Err(refusal) => Box::pin(self.wait_for_tests(&attempt, refusal)).await?,
+            Err(refusal) => Box::pin(self.wait_for_tests(&attempt, refusal, Self::decide)).await?,
         };
         // A new pin must be stored on disk before its first use. The future is boxed because this is rare, and the box
         // makes the future of every connection smaller.
@@ -281,9 +292,9 @@ impl Gate for Outbound {
         let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
         let request = OpenRequest { target: &target, avoid: &[], early: &[] };
         let attempt = Attempt { client, wish: &wish, request, by, plain: false };
-        let mut plan = match self.decide(&attempt) {
+        let mut plan = match self.decide_look_up(&attempt) {
             Ok(plan) => plan,
-            Err(refusal) => self.wait_for_tests(&attempt, refusal).await?,
+            Err(refusal) => self.wait_for_tests(&attempt, refusal, Self::decide_look_up).await?,
         };
         self.parts.state.make_durable(std::mem::take(&mut plan.events)).await;
         self.look_up(&attempt, &plan, lookup).await

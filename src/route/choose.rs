@@ -75,24 +75,46 @@ const FEW: usize = 8;
 /// ejected, 128 drawn exits are all ejected only once in seven hundred times.
 const MANY: usize = 128;
 
-/// Chooses the exits for a connection. If the choice makes a new session or pin, the function also stores it.
+/// Chooses the exits for a connection. If the choice makes a new session or pin, the function also stores it. If the mode
+/// is `rotate`, the first exit of the plan is noted as the last exit of the holder, so another connection that begins
+/// before this one has dialed uses another exit.
 pub fn decide<R: Rng + ?Sized>(
     view: View<'_>,
     memory: &Memory,
     ask: &Ask<'_>,
     rng: &mut R,
 ) -> Result<Plan, Box<Refusal>> {
+    let plan = Chooser::new(view, memory, ask).plan(rng)?;
+    note_use(memory, ask.wish, ask.key, plan.first());
+    Ok(plan)
+}
+
+/// Chooses the exits for a look-up of a name (RESOLVE). A look-up is no connection. So in the mode `rotate`, the next
+/// connection may use the exit of the look-up.
+///
+/// Only exits of Tor answer look-ups. So if the username has neither session nor pin and may use Tor, only these exits are
+/// chosen, as long as one of them can serve. A session or a pin keeps its exit.
+pub fn decide_look_up<R: Rng + ?Sized>(
+    view: View<'_>,
+    memory: &Memory,
+    ask: &Ask<'_>,
+    rng: &mut R,
+) -> Result<Plan, Box<Refusal>> {
     let chooser = Chooser::new(view, memory, ask);
-    if let Some(entry) = &ask.wish.entry {
-        entry.touch(ask.now);
+    if ask.wish.is_pooled() && chooser.sources.len() > 1 && chooser.sources.contains(&Source::Tor) {
+        let relays = Chooser { sources: &[Source::Tor], ..chooser };
+        if let Ok(plan) = relays.plan(rng) {
+            return Ok(plan);
+        }
     }
-    if chooser.v6 && !ask.wish.policy.ipv6 {
-        return Err(chooser.refuse_as(Why::Ipv6));
-    }
-    match (ask.wish.selector.mode, &ask.wish.selector.session) {
-        (Mode::Strict, _) => chooser.strict(rng),
-        (_, Some(_)) => chooser.sticky(rng),
-        (_, None) => chooser.free(rng),
+    chooser.plan(rng)
+}
+
+/// Notes the exit of a connection, if the mode is `rotate`. The next connection of this key and username uses another
+/// exit. The caller calls this after a dial, because the dialed exit is not the first of the plan if the first failed.
+pub fn note_use(memory: &Memory, wish: &Wish, key: &str, exit: &Exit) {
+    if wish.selector.mode == Mode::Rotate {
+        memory.set_last(HolderRef { key, scope: &wish.scope, session: wish.selector.session.as_ref() }, exit);
     }
 }
 
@@ -120,6 +142,21 @@ impl<'a> Chooser<'a> {
         let sources = pool::serving(&need, view.catalog);
         let v6 = matches!(&ask.target.host, Host::Ip(ip) if ip.is_ipv6());
         Self { view, memory, ask, holder, bans: view.bans.of(&ask.target.host), need, sources, v6 }
+    }
+
+    fn plan<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<Refusal>> {
+        let wish = self.ask.wish;
+        if let Some(entry) = &wish.entry {
+            entry.touch(self.ask.now);
+        }
+        if self.v6 && !wish.policy.ipv6 {
+            return Err(self.refuse_as(Why::Ipv6));
+        }
+        match (wish.selector.mode, &wish.selector.session) {
+            (Mode::Strict, _) => self.strict(rng),
+            (_, Some(_)) => self.sticky(rng),
+            (_, None) => self.free(rng),
+        }
     }
 
     /// Returns the pool from which to choose: the pool of the route, or the implicit pool of the username's selector.

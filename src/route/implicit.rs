@@ -7,7 +7,8 @@
 //! An implicit route ends when nobody has used it for `gateway.implicit_idle`. Only its pool ends. Pins and sessions
 //! keep their exits, because they are in tables of their own (`route/pin.rs`, `route/session.rs`).
 //!
-//! After a change of the catalog, the first connection that uses an implicit route brings its pool up to date.
+//! After a change of the catalog, the first connection that uses an implicit route brings its pool up to date. The first
+//! connection after the time `rotate_every` exchanges the exits of the pool.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -34,15 +35,19 @@ pub struct Implicit {
     scope: Arc<str>,
     selector: Selector,
     policy: Arc<Policy>,
+    /// The time from which `rotate_every` is counted: the creation of the named route, or of this route if there is no
+    /// named route. The former makes the pool change also if this implicit route ended and was made again meanwhile.
+    since: Moment,
     used: AtomicU64,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
-    /// The revision of the catalog with which the pool was last refreshed. `None` if the pool was never refreshed.
-    revision: Option<u64>,
-    /// How many times the whole pool was exchanged.
+    /// The revision of the catalog and the epoch with which the pool was last refreshed. `None` if the pool was never
+    /// refreshed.
+    refreshed: Option<(u64, u64)>,
+    /// How many times the whole pool was exchanged on request.
     rotations: u64,
     pool: Arc<Pool>,
 }
@@ -72,20 +77,22 @@ impl Implicit {
         Moment(self.used.load(Relaxed))
     }
 
-    fn current(&self, view: View<'_>) -> Arc<Pool> {
-        let revision = Some(view.catalog.revision());
+    /// Brings the pool up to date and returns it. The second value is true if the pool has changed.
+    fn current(&self, view: View<'_>, now: Moment) -> (Arc<Pool>, bool) {
         let mut state = open(&self.state);
-        if state.revision != revision {
-            let need =
-                Need { scope: &self.scope, selector: &self.selector, policy: &self.policy, epoch: state.rotations };
+        let epoch = state.rotations.saturating_add(self.policy.exchanges(self.since, now));
+        let present = Some((view.catalog.revision(), epoch));
+        let mut changed = false;
+        if state.refreshed != present {
+            let need = Need { scope: &self.scope, selector: &self.selector, policy: &self.policy, epoch };
             // The lock of this one route is held during the refresh. The refresh takes a few µs, once for each edition
-            // of the catalog, and the threads that wait for the lock need its result.
+            // of the catalog and each epoch, and the threads that wait for the lock need its result.
             if let Some(pool) = state.pool.refreshed(&need, view.catalog, view.routes.uses()) {
-                state.pool = Arc::new(pool);
+                (state.pool, changed) = (Arc::new(pool), true);
             }
-            state.revision = revision;
+            state.refreshed = present;
         }
-        state.pool.clone()
+        (state.pool.clone(), changed)
     }
 }
 
@@ -109,15 +116,16 @@ impl Implicits {
     }
 
     /// Returns the pool of this scope, and makes the pool if there is none. The second value is true if the pool was
-    /// made.
+    /// made or has changed.
     pub(super) fn pool(&self, scope: &Arc<str>, wish: &Wish, view: View<'_>, now: Moment) -> (Arc<Pool>, bool) {
         let hash = self.table.hash(scope);
         let found = self.table.lock(hash).get(hash, |key| key == scope).cloned();
         let kept = found.filter(|route| Arc::ptr_eq(&route.policy, &wish.policy) || *route.policy == *wish.policy);
         let new = kept.is_none();
-        let route = kept.unwrap_or_else(|| self.make(hash, scope, wish));
+        let route = kept.unwrap_or_else(|| self.make(hash, scope, wish, now));
         route.used.fetch_max(now.0, Relaxed);
-        (route.current(view), new)
+        let (pool, changed) = route.current(view, now);
+        (pool, new || changed)
     }
 
     /// Returns the pool of this scope, if there is one. This does not count as a use of the pool.
@@ -132,27 +140,29 @@ impl Implicits {
         let hash = self.table.hash(scope);
         let found = self.table.lock(hash).peek(hash, |key| key == scope).cloned();
         found.is_some_and(|route| {
-            let mut state = open(&route.state);
-            (state.rotations, state.revision) = (state.rotations + 1, None);
+            open(&route.state).rotations += 1;
             true
         })
     }
 
-    fn make(&self, hash: u64, scope: &Arc<str>, wish: &Wish) -> Arc<Implicit> {
+    fn make(&self, hash: u64, scope: &Arc<str>, wish: &Wish, now: Moment) -> Arc<Implicit> {
         let made = Arc::new(Implicit {
             scope: scope.clone(),
             selector: wish.selector.pooled(),
             policy: wish.policy.clone(),
+            since: wish.entry.as_ref().map_or(now, |entry| entry.route.created),
             used: AtomicU64::default(),
             state: Mutex::default(),
         });
         let mut shard = self.table.lock(hash);
         match shard.get(hash, |key| key == scope) {
             // If the policies are equal, another connection made the pool first. Otherwise the policy has changed, and
-            // the new implicit route takes over the exits of the old pool.
+            // the new implicit route takes over the exits of the old pool, and its number of exchanges on request.
+            // Otherwise the new epoch would differ from that of the old pool, and the exits would be exchanged.
             Some(other) if *other.policy == *made.policy => return other.clone(),
             Some(other) => {
-                open(&made.state).pool = other.pool();
+                let old = open(&other.state).clone();
+                *open(&made.state) = State { refreshed: None, ..old };
                 *other = made.clone();
             }
             None => drop(shard.insert(hash, scope.clone(), made.clone())),
@@ -168,8 +178,7 @@ impl Implicits {
             changed |= !shard.take_if(|_, route| now.since(route.used()) >= self.idle).is_empty();
         }
         for route in self.list() {
-            let before = route.pool();
-            changed |= !Arc::ptr_eq(&before, &route.current(view));
+            changed |= route.current(view, now).1;
         }
         changed
     }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::isolate_by::IsolateBy;
 use super::selector::Selector;
 use super::session::Term;
-use crate::exit::Source;
+use crate::exit::{Moment, Source};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -19,7 +19,8 @@ pub struct Policy {
     pub pool: u16,
     /// The name of the check target that exits must pass. `None` if there is no such condition.
     pub check: Option<Arc<str>>,
-    /// The sources of exits in order of preference. If empty, the sources of the selector are used.
+    /// The sources of exits in order of preference. If empty, the sources of the selector are used. A username may exclude
+    /// some of these sources ([`Selector::narrowed_source`]).
     pub sources: Vec<Source>,
     /// True if a later source may serve only while the earlier sources have no exit. If false, the pool is filled from
     /// all sources, in their order.
@@ -96,10 +97,29 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Returns the sources in order of preference: the policy's sources, or the selector's sources if the policy has
-    /// none.
+    /// Returns the sources in order of preference. These are the policy's sources. The selector decides if the policy has
+    /// none, or if a username has narrowed the sources.
     pub fn sources<'a>(&'a self, selector: &Selector) -> &'a [Source] {
-        if self.sources.is_empty() { selector.source.sources() } else { &self.sources }
+        if self.sources.is_empty() {
+            return selector.source.sources();
+        }
+        if !selector.narrowed_source {
+            return &self.sources;
+        }
+        let narrowed = selector.source.sources();
+        let first = self.sources.iter().find(|source| narrowed.contains(source));
+        match (narrowed, first) {
+            // `source-any` means two sources, and their order is that of the policy.
+            ([Source::Tor, Source::Public], Some(Source::Public)) => &[Source::Public, Source::Tor],
+            _ => narrowed,
+        }
+    }
+
+    /// Returns how many times `rotate_every` has passed since the time `since`. Returns 0 if exits are never exchanged.
+    pub(super) fn exchanges(&self, since: Moment, now: Moment) -> u64 {
+        let Some(every) = self.rotate_every else { return 0 };
+        let due = now.since(since).as_micros() / every.as_micros().max(1);
+        u64::try_from(due).unwrap_or(u64::MAX)
     }
 
     /// Returns how long a session of this selector lasts.

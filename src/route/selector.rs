@@ -62,6 +62,9 @@ pub struct Selector {
     /// The number of the autonomous system in which exits must be.
     pub asn: Option<u32>,
     pub source: SourcePick,
+    /// True if the username of a route excludes some of the sources that the route allows. Then `source` decides, even if
+    /// the policy of the route has a list of sources. False in all selectors that were not narrowed.
+    pub narrowed_source: bool,
     /// Which of the client's streams may share circuits. `None` if the policy of the route decides this.
     pub isolate: Option<IsolateBy>,
 }
@@ -105,6 +108,11 @@ impl Selector {
     /// Reads a selector from a username or from the configuration. Short examples are `any` and `us`.
     pub fn parse(text: &str, words: &Words) -> Result<Self, BadSelector> {
         parse::selector(text, words)
+    }
+
+    /// Returns true if the text of a selector contains the token `source-…`, also if the token names the default.
+    pub fn has_source(text: &str, words: &Words) -> Result<bool, BadSelector> {
+        parse::has_source(text, words)
     }
 
     /// Returns the selector without session, `ttl` and `isolate`. The text of the result is the key of pins and
@@ -182,7 +190,8 @@ impl SourcePick {
 
 impl fmt::Display for Selector {
     /// Writes the canonical text: tokens in a fixed order, and no defaults. The text parses back to an equal selector,
-    /// and equal selectors have equal texts.
+    /// and equal selectors have equal texts. A selector with a narrowed source always contains its source, because without
+    /// this token the route would allow more sources.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.geo.is_ambiguous() {
             f.write_str("country-")?;
@@ -211,7 +220,7 @@ impl Selector {
         if let Some(asn) = self.asn {
             write!(f, "-asn-{asn}")?;
         }
-        if self.source != SourcePick::Tor {
+        if self.source != SourcePick::Tor || self.narrowed_source {
             write!(f, "-source-{}", self.source.as_str())?;
         }
         if let Some(by) = self.isolate {

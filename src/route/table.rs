@@ -67,9 +67,7 @@ impl Entry {
 
     /// How many times the pool was exchanged, on request and by `rotate_every`.
     fn epoch(&self, now: Moment) -> u64 {
-        let Some(every) = self.route.policy.rotate_every else { return self.rotations };
-        let due = now.since(self.route.created).as_micros() / every.as_micros().max(1);
-        self.rotations.saturating_add(u64::try_from(due).unwrap_or(u64::MAX))
+        self.rotations.saturating_add(self.route.policy.exchanges(self.route.created, now))
     }
 
     fn refreshed(&self, catalog: &Catalog, uses: &Uses, now: Moment) -> Option<Self> {

@@ -231,7 +231,7 @@ async fn proxies_behind_tor_never_see_us_and_routes_mix_sources() {
 sources.proxifly.through = "tor"
 [[routes]]
 name = "mixed"
-selector = "any-source-any"
+selector = "any"
 source = ["public", "tor"]
 fallback = true
 port = 20000

@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use exitgate::config::{self, Auth, Config, Exposure, Groups, Origin};
+use exitgate::config::{self, Auth, Config, Exposure, Groups, Origin, SelectorFacts};
 
 /// A minimal grammar of selectors, so that these messages do not change with the real one.
-fn selector(text: &str, groups: &Groups) -> Result<(), String> {
+fn selector(text: &str, groups: &Groups) -> Result<SelectorFacts, String> {
     let mut tokens = text.split('-');
     let geo = tokens.next().unwrap_or_default();
     if geo.len() != 2 && !["any", "nonus"].contains(&geo) && groups.get(geo).is_none() {
@@ -16,7 +16,7 @@ fn selector(text: &str, groups: &Groups) -> Result<(), String> {
     }
     match tokens.find(|token| !["strict", "source", "any", "direct"].contains(token)) {
         Some(token) => Err(format!("`{token}` is not a token")),
-        None => Ok(()),
+        None => Ok(SelectorFacts { has_source: text.contains("-source-") }),
     }
 }
 

@@ -134,7 +134,7 @@ fn no_other_exit(wish: &Wish, refusal: &Refusal, tor: bool) -> String {
     let Refusal { why, funnel, .. } = refusal;
     let name = &wish.scope;
     if *why != Why::AllFailed {
-        let why = no_exit_reason(why, &wish.selector, tor);
+        let why = no_exit_reason(why, wish.policy.sources(&wish.selector), tor);
         return format!("`{name}` was not rotated: {why} ({funnel})");
     }
     let fit = funnel.steps.last().map_or(0, |(_, left)| *left);

@@ -263,7 +263,7 @@ impl RouteView {
         let (target, now) = (nowhere(), self.state.now());
         let ask = Ask { wish: &wish, key: "", target: &target, now, avoid: &[], plain: false };
         let funnel = route::funnel(self.snapshot.view(), self.state.memory(), &ask);
-        let why = no_exit_reason(&funnel.reason()?, &wish.selector, self.rules.tor);
+        let why = no_exit_reason(&funnel.reason()?, wish.policy.sources(&wish.selector), self.rules.tor);
         Some(format!("{why} ({funnel})"))
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::app::StartError;
-use crate::config::{self, Config, Gateway, Groups};
+use crate::config::{self, Config, Gateway, Groups, SelectorFacts};
 use crate::exit::Moment;
 use crate::route::IsolateBy;
 use crate::route::memory::Bounds;
@@ -15,10 +15,11 @@ use crate::state::{CONFIG_PORTS, Change, Snapshot};
 
 /// Validates the text of a selector while a configuration is read. The error text is the rest of a sentence that begins
 /// with the selector.
-pub(in crate::app) fn validate_selector(text: &str, groups: &Groups) -> Result<(), String> {
+pub(in crate::app) fn validate_selector(text: &str, groups: &Groups) -> Result<SelectorFacts, String> {
     // A wrong country group is ignored here, because another check of the configuration reports it.
     let words = read_words(groups, &[]).unwrap_or_default();
-    Selector::parse(text, &words).map(drop).map_err(|fault| fault.to_string())
+    let facts = Selector::parse(text, &words).and_then(|_| Selector::has_source(text, &words));
+    facts.map(|has_source| SelectorFacts { has_source }).map_err(|fault| fault.to_string())
 }
 
 fn read_words(groups: &Groups, prefixes: &[String]) -> Option<Words> {
@@ -205,7 +206,8 @@ mod tests {
     #[test]
     fn a_selector_is_validated_with_the_groups_of_its_file() {
         let with = config("[groups]\nnord = [\"se\", \"no\"]\n");
-        assert_eq!(validate_selector("nord-strict", &with.groups), Ok(()));
+        assert_eq!(validate_selector("nord-strict", &with.groups), Ok(SelectorFacts { has_source: false }));
+        assert_eq!(validate_selector("nord-source-tor", &with.groups), Ok(SelectorFacts { has_source: true }));
         assert!(validate_selector("sued-strict", &with.groups).unwrap_err().contains("sued"));
     }
 }

@@ -324,6 +324,7 @@ impl Outbound {
         let Attempt { client, wish, request, .. } = attempt;
         let DialedExit { exit, dialed: DialedStream { stream, first, forwarder, .. }, flight, .. } = dialed;
         let now = self.parts.state.now();
+        route::choose::note_use(self.parts.state.memory(), wish, client.key(), &exit);
         let country = exit.country();
         let facts = ExitFacts {
             exit: exit.id().clone(),

@@ -44,3 +44,6 @@ impl Outbound {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,9 +32,6 @@ impl<'a> Chooser<'a> {
         if let Some(trial) = exits.iter().position(|exit| self.claims_trial(exit)) {
             exits[..=trial].rotate_right(1);
         }
-        if rotating {
-            self.memory.set_last(self.holder, exits[0]);
-        }
         Ok(Plan::new(self, exits.into_iter().cloned().collect()))
     }
 

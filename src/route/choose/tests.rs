@@ -24,3 +24,4 @@ mod oracle;
 mod pins;
 mod rotation;
 mod sessions;
+mod sources;

@@ -6,6 +6,7 @@
 
 use super::parse::ParsedTokens;
 use super::{BadSelector, Mode, Reason, Selector, SourcePick, Words};
+use crate::exit::Source;
 
 /// The selector of a route after one username has narrowed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +22,15 @@ pub(crate) struct Narrowed {
 }
 
 impl Selector {
-    /// Applies the tokens that follow the name of the route. `self` is the selector of the route `name`.
-    pub(crate) fn narrowed(&self, name: &str, text: &str, words: &Words) -> Result<Narrowed, BadSelector> {
+    /// Applies the tokens that follow the name of the route. `self` is the selector of the route `name`, and `allowed` are
+    /// the sources that the route allows: those of its list of sources, or those of its selector if it has no list.
+    pub(crate) fn narrowed(
+        &self,
+        name: &str,
+        text: &str,
+        allowed: &[Source],
+        words: &Words,
+    ) -> Result<Narrowed, BadSelector> {
         let parsed = ParsedTokens::read(text, words)?;
         let widens = |token: &str| BadSelector::new(token, Reason::Widens(name.into()));
         let mut whole = self.clone();
@@ -39,8 +47,14 @@ impl Selector {
                 .map_err(|why| why.map_or_else(|| widens(token), |why| BadSelector::new(token, why)))?;
         }
         if let Some((source, token)) = parsed.source {
-            let fits = source == self.source || (self.source == SourcePick::Any && source != SourcePick::Direct);
-            whole.source = fits.then_some(source).ok_or_else(|| widens(token))?;
+            let wanted = source.sources();
+            if !wanted.iter().all(|source| allowed.contains(source)) {
+                return Err(widens(token));
+            }
+            // A token that names all sources of the route changes nothing, so such a username uses the route's own pool.
+            if !allowed.iter().all(|source| wanted.contains(source)) {
+                (whole.source, whole.narrowed_source) = (source, true);
+            }
         }
         only(&mut whole.exit, &parsed.exit, widens)?;
         only(&mut whole.asn, &parsed.asn, widens)?;
@@ -72,12 +86,13 @@ impl Selector {
             exit: whole.exit.filter(|_| self.exit.is_none()),
             asn: whole.asn.filter(|_| self.asn.is_none()),
             source: SourcePick::Tor,
+            narrowed_source: false,
             mode: Mode::Flexible,
             ..whole.clone()
         };
         // Writing to a `String` cannot fail.
         let _ = added.write_tail(&mut text);
-        if whole.source != self.source {
+        if whole.narrowed_source {
             text.push_str("-source-");
             text.push_str(whole.source.as_str());
         }

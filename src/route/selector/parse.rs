@@ -49,10 +49,17 @@ pub(super) fn selector(text: &str, words: &Words) -> Result<Selector, BadSelecto
         exit: parsed.exit.map(|(exit, _)| exit),
         asn: parsed.asn.map(|(asn, _)| asn),
         source: parsed.source.map_or(SourcePick::Tor, |(source, _)| source),
+        narrowed_source: false,
         isolate: parsed.isolate.map(|(by, _)| by),
     };
     parsed.contradictions(&selector)?;
     Ok(selector)
+}
+
+/// Returns true if the text of a selector contains the token `source-…`.
+pub(super) fn has_source(text: &str, words: &Words) -> Result<bool, BadSelector> {
+    let text = words.without_prefix(text).unwrap_or(text);
+    Ok(ParsedTokens::read(text, words)?.source.is_some())
 }
 
 impl<'t> ParsedTokens<'t> {

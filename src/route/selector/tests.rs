@@ -295,7 +295,7 @@ fn tokens_behind_a_name_narrow() {
         ("europe", "fr-rotate", "fr-rotate", "-fr-rotate", true),
         ("us-strict", "strict-session-a", "us-strict-session-a", "", false),
         ("us", "us-flexible", "us", "", false),
-        ("us-source-any", "source-tor", "us", "-source-tor", true),
+        ("us-source-any", "source-tor", "us-source-tor", "-source-tor", true),
         ("us-source-any", "source-any", "us-source-any", "", false),
         ("us-asn-5", "asn-5-exit-192.0.2.1", "us-exit-192.0.2.1-asn-5", "-exit-192.0.2.1", false),
         ("us", "asn-5-session-a-strict", "us-strict-session-a-asn-5", "-strict-asn-5", true),
@@ -309,7 +309,9 @@ fn tokens_behind_a_name_narrow() {
         ("nonus", "de-strict-session=a-b", "de-strict-session=a-b", "-de-strict", true),
     ] {
         let own = Selector::parse(own, &words()).unwrap();
-        let narrowed = own.narrowed("shop", text, &words()).unwrap_or_else(|bad| panic!("{own} {text}: {bad}"));
+        let narrowed = own
+            .narrowed("shop", text, own.source.sources(), &words())
+            .unwrap_or_else(|bad| panic!("{own} {text}: {bad}"));
         let got = (narrowed.selector.to_string(), &*narrowed.beyond, narrowed.fewer);
         assert_eq!(got, (whole.to_owned(), beyond, fewer), "{own} {text}");
     }
@@ -343,8 +345,21 @@ fn tokens_behind_a_name_never_widen() {
         ("us", "ttl-5m", "ttl", TimeAlone),
     ] {
         let own = Selector::parse(own, &words()).unwrap();
-        let bad = own.narrowed("shop", text, &words()).expect_err(text);
+        let bad = own.narrowed("shop", text, own.source.sources(), &words()).expect_err(text);
         assert_eq!((&*bad.token, bad.why), (token, why), "{own} {text}");
+    }
+}
+
+#[test]
+fn a_source_token_is_found_also_if_it_names_the_default() {
+    for (text, want) in [
+        ("us-source-tor", true),
+        ("customer-acme-cc-us-SOURCE-public", true),
+        ("us", false),
+        ("us-session-source", false),
+        ("us-session=a-source-tor", false),
+    ] {
+        assert_eq!(Selector::has_source(text, &words()), Ok(want), "{text}");
     }
 }
 
@@ -405,7 +420,7 @@ proptest! {
     #[test]
     fn narrowing_never_lets_a_country_in(own in selectors(), text in selectors()) {
         let own = Selector::parse(&own, &words()).unwrap().pooled();
-        if let Ok(narrowed) = own.narrowed("shop", &text, &words()) {
+        if let Ok(narrowed) = own.narrowed("shop", &text, own.source.sources(), &words()) {
             let (wide, narrow) = (own.geo.countries(), narrowed.selector.geo.countries());
             prop_assert!(narrow.iter().all(|country| wide.contains(country)));
         }

@@ -131,7 +131,9 @@ impl RouteTable {
 
     fn narrowed(&self, entry: &Arc<Entry>, behind: &str) -> Result<Wish, BadSelector> {
         let route = &entry.route;
-        let Narrowed { selector, beyond, fewer } = route.selector.narrowed(route.name.as_str(), behind, &self.words)?;
+        let sources = route.policy.sources(&route.selector);
+        let narrowed = route.selector.narrowed(route.name.as_str(), behind, sources, &self.words)?;
+        let Narrowed { selector, beyond, fewer } = narrowed;
         let scope = if beyond.is_empty() { route.name.shared() } else { format!("{}{beyond}", route.name).into() };
         let pool = fewer.then(|| format!("{}:{}", route.name, selector.pooled()).into());
         Ok(Wish { entry: Some(entry.clone()), policy: route.policy.clone(), selector, scope, pool })

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::super::rotate::Proof;
@@ -14,13 +15,15 @@ use super::*;
 use crate::exit::country::Country;
 use crate::exit::{Listing, Offer, Protocol, PublicId, Source, Through, Verdict};
 use crate::gateway::connection::serve;
+use crate::gateway::gate::{Caller, Gate};
+use crate::gateway::protocol;
 use crate::gateway::relay::Idle;
 use crate::gateway::testing::{Observed, head, listener, observed, sockets};
 use crate::lifecycle::Cut;
 use crate::limit::target::{Own, Ports, Rules};
 use crate::limit::{Amounts, Damping, Limits};
 use crate::route::memory::Bounds;
-use crate::route::{Memory, Policy, Words};
+use crate::route::{HolderRef, Memory, Policy, Words};
 use crate::state::{Change, Clock, ExitUpdate, Snapshot, State};
 
 const EXITS: u8 = 8;
@@ -44,16 +47,21 @@ fn terms(max_attempts: u32) -> Terms {
 }
 
 async fn outbound() -> Outbound {
+    with_exits((1..=EXITS).map(|n| (n, exit(n))).collect()).await
+}
+
+/// Makes an [`Outbound`] with these good public proxies. Each has a number, which is part of its address as sites see it.
+async fn with_exits(exits: Vec<(u8, ExitId)>) -> Outbound {
     let country = Country::parse("US").unwrap();
     let offer = Offer { list: "test".into(), login: None, through: Through::Direct };
-    let listing = |n: u8| Listing {
+    let listing = |(n, exit): (u8, ExitId)| Listing {
         announced: vec![[192, 0, 2, n].into()],
         country,
         public: Some(Arc::new(offer.clone())),
-        ..Listing::new(exit(n))
+        ..Listing::new(exit)
     };
-    let update = |n: u8| ExitUpdate {
-        exit: exit(n),
+    let update = |(n, exit): (u8, ExitId)| ExitUpdate {
+        exit,
         update: Box::new(move |known| {
             known.saw([192, 0, 2, n].into(), country, Moment(1));
             known.verdict = Verdict::Good;
@@ -64,8 +72,8 @@ async fn outbound() -> Outbound {
     let snapshot = Snapshot::new(Words::default(), Policy { pool: 3, ..Policy::default() });
     let (state, _wished) = State::new(snapshot, Memory::new(Bounds::default()), Clock::start(), None);
     for change in [
-        Change::Listed(Source::Public, (1..=EXITS).map(listing).collect()),
-        Change::ExitUpdates((1..=EXITS).map(update).collect()),
+        Change::Listed(Source::Public, exits.iter().cloned().map(listing).collect()),
+        Change::ExitUpdates(exits.into_iter().map(update).collect()),
     ] {
         state.apply(change).await.unwrap();
     }
@@ -172,6 +180,37 @@ fn a_strict_route_tries_its_one_exit() {
     let (answer, seen) = connect(true, Some(5));
     assert!(answer.starts_with("HTTP/1.1 50"), "{answer}");
     assert_eq!(dialed(&seen).len(), 1, "{answer}");
+}
+
+/// One proxy refuses connections and the other one opens tunnels. The connection fails over from the first to the second,
+/// so the second is the last exit of the rotating username.
+#[tokio::test]
+async fn the_exit_that_opened_the_stream_is_the_last_exit_of_a_rotating_username() {
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let works = ExitId::Public(PublicId { protocol: Protocol::Socks5, addr: proxy.local_addr().unwrap() }.into());
+    let outbound = with_exits(vec![(1, exit(1)), (2, works.clone())]).await;
+    let (listener, peer) = (listener(), ([127, 0, 0, 1], 1).into());
+    let username = "any-source-public-rotate";
+    let caller = Caller { listener: &listener, protocol: protocol::Protocol::Socks5, peer, client: peer, username };
+    let client = outbound.admit(&caller, None).unwrap();
+    let target = "203.0.113.5:443".parse().unwrap();
+    // Both answers fit in one write: no method that needs a login, and a tunnel from 0.0.0.0:0.
+    let serve = async || {
+        let (mut stream, _) = proxy.accept().await.unwrap();
+        stream.write_all(b"\x05\x00\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00").await.unwrap();
+        stream
+    };
+    let mut failed = 0;
+    for _ in 0..4 {
+        let request = OpenRequest { target: &target, avoid: &[], early: &[] };
+        let (_stream, opened) = tokio::join!(serve(), outbound.open(&caller, &client, request));
+        let opened = opened.unwrap();
+        failed += opened.failed.len();
+        let holder = HolderRef { key: "", scope: "any-source-public-rotate", session: None };
+        let last = outbound.parts.state.memory().last(holder);
+        assert_eq!((&opened.exit.exit, last), (&works, opened.lease.exit().map(|exit| exit.seed())));
+    }
+    assert!(failed > 0, "no connection has failed over");
 }
 
 #[test]

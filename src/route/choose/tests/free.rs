@@ -234,6 +234,36 @@ fn rotate_is_another_exit_each_time() {
     assert_eq!((world.first("us-rotate"), world.first("us-rotate")), (0, 0), "the only one is better than none");
 }
 
+/// The last exit of a rotating username is the exit of its last connection, and not the exit that was tried first.
+#[test]
+fn rotate_repeats_no_exit_after_a_failure() {
+    let mut world = World::new(&["US"; 2]);
+    for _ in 0..20 {
+        world.ask("us-rotate", "shop.com:443", |view, memory, ask, rng| {
+            let mut plan = decide(view, memory, ask, rng).unwrap();
+            let failed = plan.first().clone();
+            let used = plan.fail_over(view, memory, ask).unwrap().clone();
+            note_use(memory, ask.wish, ask.key, &used);
+            let next = decide(view, memory, ask, rng).unwrap();
+            assert_eq!(next.first().id(), failed.id());
+        });
+    }
+}
+
+#[test]
+fn a_look_up_is_no_connection_of_a_rotating_username() {
+    let mut world = World::new(&["US"; 2]);
+    let mut before = world.first("us-rotate");
+    for _ in 0..20 {
+        world.ask("us-rotate", "exit.gate:443", |view, memory, ask, rng| {
+            decide_look_up(view, memory, ask, rng).unwrap();
+        });
+        let next = world.first("us-rotate");
+        assert_ne!(next, before);
+        before = next;
+    }
+}
+
 #[test]
 fn a_pool_of_many_is_used_in_full() {
     let mut world = World::new(&["US"; 100]);

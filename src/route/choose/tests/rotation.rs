@@ -77,6 +77,44 @@ fn rotate_every_exchanges_pins_sessions_and_pools() {
 }
 
 #[test]
+fn rotate_every_exchanges_the_pools_of_narrowed_usernames() {
+    let mut world = World::new(&["DE"; 8]);
+    let policy = |pool| Policy { pool, rotate_every: Some(10 * MINUTE), ..Policy::default() };
+    world.route("shop", "any", policy(2));
+    let members = |world: &mut World| {
+        world.first("shop-de");
+        let pool = world.memory.implicit().list()[0].pool();
+        pool.members().iter().map(|m| number(m.id())).collect::<BTreeSet<_>>()
+    };
+    let first = members(&mut world);
+    world.pass(10 * MINUTE - SECOND);
+    assert_eq!(members(&mut world), first);
+    world.pass(SECOND);
+    let second = members(&mut world);
+    assert!(second.is_disjoint(&first), "{first:?} {second:?}");
+    // The pool is exchanged as well if its username is not used for so long that the pool ends in between.
+    world.pass(10 * MINUTE);
+    world.tidy();
+    assert!(world.memory.implicit().is_empty());
+    world.pass(10 * MINUTE);
+    let fourth = members(&mut world);
+    assert_ne!(fourth, first);
+    // Another policy with the same `rotate_every` exchanges nothing, also after a rotation on request.
+    world.rotate("shop-de").unwrap();
+    let rotated = members(&mut world);
+    assert_ne!(rotated, fourth);
+    world.route("shop", "any", policy(3));
+    assert!(members(&mut world).is_superset(&rotated));
+    // `tidy` exchanges a pool that nobody uses at the moment.
+    let before = world.memory.implicit().list()[0].pool();
+    world.pass(9 * MINUTE);
+    world.first("shop-de");
+    world.pass(MINUTE);
+    world.tidy();
+    assert!(before.members().iter().all(|member| !world.memory.implicit().list()[0].pool().has(member.id())));
+}
+
+#[test]
 fn rotating_a_pool_exchanges_its_exits() {
     let mut world = World::new(&["US"; 9]);
     let pool = |world: &World| {
