@@ -26,6 +26,11 @@ install: ## build the release binary and copy it to PREFIX (/usr/local/bin); `ex
 	$$as mkdir -p "$$dir" && $$as install -m 755 $(TARGET)/release/exitgate "$$dir/exitgate" && \
 	echo "installed: $$dir/exitgate (tor is not included: \`make run\` installs it)"
 
+deb: ## build the release binary and its Debian package, for this release of Debian or Ubuntu and later ones
+	@.ci/need cargo cc dpkg-shlibdeps
+	cargo build --release --locked --bin exitgate
+	packaging/deb/build
+
 test: ## check a change: format, commit messages, lints, documents, licences, unit, integration and end-to-end tests
 	@.ci/need cargo cc tor curl python3 venv git node npm wget torsocks proxychains4 haproxy promtool
 	@$(STAGE) fetch   cargo fetch --locked
@@ -139,4 +144,4 @@ fmt: ## format everything
 clean-state: ## delete the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run install test demo verify kits kit-python bench bench-api bench-pieces bench-engine bench-public bench-scale soak simnet simnet-verify fmt clean-state
+.PHONY: help run install deb test demo verify kits kit-python bench bench-api bench-pieces bench-engine bench-public bench-scale soak simnet simnet-verify fmt clean-state
