@@ -57,7 +57,7 @@ demo: ## try exitgate without internet: a private Tor network, a fake web, and c
 	$(if $(SIMTOR),cargo build --locked -p exitgate-simtor)
 	cargo run --locked --example demo $(if $(SIMTOR),-- --simtor)
 
-verify: ## the slower tests: the release binary, the console in a browser, the container if there is Docker, a soak test
+verify: ## the slower tests: the release binary, the Debian package, the console in a browser, the container if there is Docker, a soak test
 	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck chromium promtool go javac proxychains4 valgrind
 	@$(STAGE) release cargo build --release --locked --bin exitgate
 	@$(STAGE) pieces  benches/pieces/run.sh
@@ -66,6 +66,7 @@ verify: ## the slower tests: the release binary, the console in a browser, the c
 	@$(STAGE) kills   env EXITGATE_KILLS=50 .ci/cargo-test --test e2e no_acknowledged_change
 	@$(STAGE) dials   env EXITGATE_DIALS=10000 .ci/cargo-test --test it targets_that_fail
 	@$(STAGE) config  $(TARGET)/release/exitgate check-config --config config/exitgate.toml
+	@$(STAGE) deb     .ci/deb
 	@$(STAGE) api-fuzz .ci/api-fuzz
 	@$(STAGE) clients .ci/clients
 	@$(STAGE) slow    .ci/cargo-test --test slow
