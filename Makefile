@@ -26,6 +26,11 @@ install: ## build the release binary and copy it to PREFIX (/usr/local/bin); `ex
 	$$as mkdir -p "$$dir" && $$as install -m 755 $(TARGET)/release/exitgate "$$dir/exitgate" && \
 	echo "installed: $$dir/exitgate (tor is not included: \`make run\` installs it)"
 
+deb: ## build the release binary and its Debian package, for this release of Debian or Ubuntu and later ones
+	@.ci/need cargo cc dpkg-shlibdeps
+	cargo build --release --locked --bin exitgate
+	packaging/deb/build
+
 test: ## check a change: format, commit messages, lints, documents, licences, unit, integration and end-to-end tests
 	@.ci/need cargo cc tor curl python3 venv git node npm wget torsocks proxychains4 haproxy promtool
 	@$(STAGE) fetch   cargo fetch --locked
@@ -52,7 +57,7 @@ demo: ## try exitgate without internet: a private Tor network, a fake web, and c
 	$(if $(SIMTOR),cargo build --locked -p exitgate-simtor)
 	cargo run --locked --example demo $(if $(SIMTOR),-- --simtor)
 
-verify: ## the slower tests: the release binary, the console in a browser, the container if there is Docker, a soak test
+verify: ## the slower tests: the release binary, the Debian package, the console in a browser, the container if there is Docker, a soak test
 	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck chromium promtool go javac proxychains4 valgrind
 	@$(STAGE) release cargo build --release --locked --bin exitgate
 	@$(STAGE) pieces  benches/pieces/run.sh
@@ -61,6 +66,7 @@ verify: ## the slower tests: the release binary, the console in a browser, the c
 	@$(STAGE) kills   env EXITGATE_KILLS=50 .ci/cargo-test --test e2e no_acknowledged_change
 	@$(STAGE) dials   env EXITGATE_DIALS=10000 .ci/cargo-test --test it targets_that_fail
 	@$(STAGE) config  $(TARGET)/release/exitgate check-config --config config/exitgate.toml
+	@$(STAGE) deb     .ci/deb
 	@$(STAGE) api-fuzz .ci/api-fuzz
 	@$(STAGE) clients .ci/clients
 	@$(STAGE) slow    .ci/cargo-test --test slow
@@ -139,4 +145,4 @@ fmt: ## format everything
 clean-state: ## delete the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run install test demo verify kits kit-python bench bench-api bench-pieces bench-engine bench-public bench-scale soak simnet simnet-verify fmt clean-state
+.PHONY: help run install deb test demo verify kits kit-python bench bench-api bench-pieces bench-engine bench-public bench-scale soak simnet simnet-verify fmt clean-state
