@@ -126,8 +126,8 @@ mod tests {
             ("A1 B9 A1", &[1], &[1]),
             ("A2 B1 A2", &[1, 2], &[1, 2]),
             ("A1 B2", &[1, 2], &[1, 2]),
-            // Nothing confirms address 2 or address 9, so the answer of the server that is right for other exits (`A`)
-            // counts.
+            // Server A says address 2, and server B says address 9. No second server confirms one of them. B is mostly
+            // wrong, so the answer of A counts.
             ("A2 b9", &[1], &[2]),
             ("A2 B3", &[1], &[2, 3]),
             ("A2 A2", &[1], &[2]),

@@ -193,7 +193,7 @@ fn add(
     }
 }
 
-/// Adds the exits that one group wants to `all`.
+/// Adds to `all` the exits that one group wants.
 fn fill(inputs: &Inputs<'_>, key: &Key, group: &Group, taken: &HashSet<IpAddr>, all: &mut HashMap<ExitId, Want>) {
     let (catalog, order) = (&inputs.snapshot.catalog, inputs.order);
     let mut matching = catalog.matching(&key.selector.filter(&[Source::Tor], None));

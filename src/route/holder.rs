@@ -13,8 +13,8 @@ use super::selector::SessionId;
 pub struct Holder {
     /// The name of the client's key. Empty if no key is needed.
     pub key: Arc<str>,
-    /// The route's name with the tokens that narrow the route, or the canonical selector. The session is not part of
-    /// the scope.
+    /// The username without its session. For a named route this is the name with further words (`shop-de`), otherwise
+    /// the selector in its usual order of words (`us-strict`).
     pub scope: Arc<str>,
     pub session: Option<SessionId>,
 }

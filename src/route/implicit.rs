@@ -44,8 +44,8 @@ pub struct Implicit {
 
 #[derive(Clone, Debug, Default)]
 struct State {
-    /// The revision of the catalog and the epoch with which the pool was last refreshed. `None` if the pool was never
-    /// refreshed.
+    /// The revision of the catalog, and the number of rotations so far, at the last refresh of the pool. `None` if the
+    /// pool was never refreshed.
     refreshed: Option<(u64, u64)>,
     /// How many times the whole pool was exchanged on request.
     rotations: u64,

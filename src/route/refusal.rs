@@ -106,7 +106,7 @@ pub enum Step {
     Geo(String),
     /// The exit is in the autonomous system with this number.
     Asn(u32),
-    /// The exit is the one that the selector requires by fingerprint or address.
+    /// The selector requires one particular exit. The text is the fingerprint or address of that exit.
     Exit(String),
     /// The exit is up.
     Running,

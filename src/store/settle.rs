@@ -23,7 +23,8 @@ pub(super) struct Settled {
     pub(super) notes: Vec<Write>,
     /// The writes that undo commits whose callers no longer wait.
     pub(super) undo: Vec<Write>,
-    /// The rows that the commits of the batch have written. Notes of these rows in the backlog are older.
+    /// The rows that the commits of the batch have written. Older notes of the same rows may still wait to be written.
+    /// They are removed, so that they do not replace what was committed.
     pub(super) written: Vec<Write>,
 }
 

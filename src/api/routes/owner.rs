@@ -30,8 +30,8 @@ pub(in crate::api) struct OwnerQuery {
     pub(super) key: Option<String>,
 }
 
-/// The selector that a URL refers to, and the name of the client key whose pin or session is meant. The name is empty
-/// if the query has no `key` and no key has a matching pin or session.
+/// The selector in a URL, and the name of the client key that owns the pin or session. The name is empty if the URL
+/// names no key and the gateway finds no key with such a pin or session.
 pub(super) struct Owned {
     pub(super) wish: Wish,
     pub(super) key: Arc<str>,

@@ -169,8 +169,8 @@ async fn ask_exit(doubt: &Doubt) -> Option<bool> {
         fault = &mut watched => Some(is_word_of_exit(fault)),
         answer = read_reply(&mut stream) => match answer.ok()? {
             Answer::Yes(_) => Some(true),
-            // tor replies with the same code if the exit knows no such name and if the circuit is gone. The end of the
-            // stream on the control connection tells which of the two it was.
+            // This code of tor has two possible causes: the exit knows no such name, or the circuit is gone. The event
+            // about the end of the stream tells which of the two it was.
             Answer::No(_) => Some(timeout(REASON_WAIT, watched).await.map_or(true, is_word_of_exit)),
         },
     }

@@ -155,8 +155,8 @@ fn no_exit_drains_while_a_directory_is_downloaded() {
     merge.applied(exits);
 }
 
-/// Returns relays 1 and 2, as far as they are in the merged list: for each one the time since which it is not listed,
-/// in minutes after `NOW`, or `None` if it is listed. Empty if the list has not changed.
+/// Returns one value for each of the relays 1 and 2 that the merge still has: since when its source does not list the
+/// relay, in minutes after `NOW`, or `None` if its source lists the relay. Empty if nothing has changed.
 fn absences(merge: &mut RelayMerge, minutes: u64) -> Vec<Option<u64>> {
     let Some(exits) = merge.changed(after(minutes)) else { return vec![] };
     merge.applied(exits.clone());
