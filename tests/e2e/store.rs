@@ -253,7 +253,9 @@ fn a_full_disk_refuses_changes_carries_traffic_and_heals() {
     assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (500, Some("internal")), "{}", refused.body);
     assert_eq!(gateway.routes(), BTreeSet::from(["before".to_owned()]), "what is not durable is not there");
     assert_eq!(gateway.metric("exitgate_store_failing"), 1.0);
-    assert!(gateway.log().contains("cannot write to the store, and the gateway runs from memory"), "{}", gateway.log());
+    // The log is written by another thread, and may be a moment late.
+    let said = "cannot write to the store, and the gateway runs from memory";
+    assert!(gateway.until(|gateway| gateway.log().contains(said)), "{}", gateway.log());
     assert!(gateway.carries("before"), "traffic needs no disk");
     gateway.limit_files(None);
     let heals = gateway.until(|gateway| gateway.metric("exitgate_store_failing") == 0.0);
@@ -272,7 +274,8 @@ fn somebody_elses_lock_refuses_changes_and_heals() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_eq!(gateway.make("a").unwrap().status, 500);
     assert_eq!(gateway.metric("exitgate_store_failing"), 1.0);
-    assert!(gateway.log().contains("another process holds the file's lock"), "{}", gateway.log());
+    let said = "another process holds the file's lock";
+    assert!(gateway.until(|gateway| gateway.log().contains(said)), "{}", gateway.log());
     other.execute_batch("ROLLBACK").unwrap();
     assert!(gateway.until(|gateway| gateway.metric("exitgate_store_failing") == 0.0), "it does not heal");
     assert_eq!(gateway.make("a").unwrap().status, 201);
