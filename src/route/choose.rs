@@ -198,14 +198,16 @@ impl<'a> Chooser<'a> {
 
     /// Returns true if the exit meets the selector. The target does not matter.
     pub(super) fn matches_selector(&self, exit: &Exit) -> bool {
-        let filter = self.need.selector.filter(self.sources, self.need.policy.check.as_deref());
-        filter.wants(exit) && self.need.selector.picks(exit)
+        self.matches(self.sources, exit)
     }
 
     /// Returns true if a session or pin that has this exit may keep the exit. With `fallback`, an exit of any source of
     /// the route may be kept: which source serves new choices may change several times within a minute.
     pub(super) fn may_keep(&self, exit: &Exit) -> bool {
-        let sources = self.need.policy.sources(self.need.selector);
+        self.matches(self.need.policy.sources(self.need.selector), exit)
+    }
+
+    fn matches(&self, sources: &[Source], exit: &Exit) -> bool {
         let filter = self.need.selector.filter(sources, self.need.policy.check.as_deref());
         filter.wants(exit) && self.need.selector.picks(exit)
     }

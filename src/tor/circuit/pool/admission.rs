@@ -50,12 +50,12 @@ impl Pool {
     /// Returns how long a client's request waits, in the best case, until the build of its circuit can begin. Zero if
     /// the request gets an existing circuit, or if the build has begun.
     pub fn queue_wait(&self, key: Key, isolation: Isolation, now: Instant) -> Duration {
+        let is_old = |circuit: &Circuit| !circuit.doomed && circuit.is_dirty(self.limits.dirty, now);
         let usable = |circuit: &Circuit| match circuit.owner {
+            _ if is_old(circuit) => false,
             Some(owner) => owner == isolation && circuit.streams < self.limits.streams && !circuit.hung,
             None => !circuit.doomed,
         };
-        let usable =
-            |circuit: &Circuit| usable(circuit) && (circuit.doomed || !circuit.is_dirty(self.limits.dirty, now));
         let ids = self.by_key.get(&key).map_or(&[][..], Vec::as_slice);
         if ids.iter().filter_map(|id| self.circuits.get(id)).any(usable) {
             return Duration::ZERO;
