@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A silence of the guard that is shorter than this number of build time-outs (20 s with the shipped time-out) has no
-/// consequence. In this time, TCP sends lost data again often enough, and no new connection is needed.
-const SHORT: u32 = 1;
+/// A silence of the guard that is shorter than this part of the build time-out (10 s with the shipped time-out) has no
+/// consequence. After an outage of this length, TCP sends lost data again within the same time, and no new connection
+/// is needed.
+const SHORT: f64 = 0.5;
 
 /// While streams exist, the silence must last for this number of build time-outs before tor connects anew: 60 s with
 /// the shipped time-out. A client that still waits after that time is rare.
-const SHORT_WITH_STREAMS: u32 = 3;
+const SHORT_WITH_STREAMS: f64 = 3.0;
 
 /// Without a successful probe of the guard's address, tor connects anew after this number of build time-outs: 60 s with
 /// the shipped time-out.
@@ -84,6 +85,11 @@ impl Recovery {
         self.probed.1.is_some() && self.probed.1 >= self.blind.1
     }
 
+    /// Returns when tor was last made to connect anew during the present silence. `None` if this did not happen.
+    pub(super) fn connected_anew(&self) -> Option<Instant> {
+        self.probed.1.max(self.blind.1)
+    }
+
     /// Forgets the present silence, because the guard answered.
     pub(super) fn heard(&mut self) {
         *self = Self::default();
@@ -93,7 +99,7 @@ impl Recovery {
     pub(super) fn step(&mut self, silence: Silence, timeout: Duration, now: Instant) -> Step {
         let since = |at: Instant| now.saturating_duration_since(at);
         let pause = |first: Duration, count: u32| (first * 2u32.pow(count.min(10))).min(timeout * LONGEST);
-        let due = since(silence.since) >= timeout * if silence.streams { SHORT_WITH_STREAMS } else { SHORT };
+        let due = since(silence.since) >= timeout.mul_f64(if silence.streams { SHORT_WITH_STREAMS } else { SHORT });
         let (count, last) = self.probed;
         let rested = last.is_none_or(|last| since(last) >= pause(timeout / 4, count));
         if self.slept || (due && rested && self.reached) {
@@ -139,17 +145,19 @@ mod tests {
 
     #[test]
     fn a_short_silence_changes_nothing_and_a_long_one_is_probed() {
-        for (streams, from) in [(false, 20), (true, 60)] {
+        for (streams, from) in [(false, 10), (true, 60)] {
             let (mut recovery, silence) = (Recovery::default(), silence(streams, true));
             assert_eq!(steps(&mut recovery, silence, 0..from), []);
             assert_eq!(steps(&mut recovery, Silence { streams, ..silence }, from..from + 1).len(), 1);
         }
         let (mut recovery, silence) = (Recovery::default(), silence(false, true));
-        assert_eq!(steps(&mut recovery, silence, 0..30), [(20, Step::Probe)], "one probe at a time");
+        assert_eq!(steps(&mut recovery, silence, 0..30), [(10, Step::Probe)], "one probe at a time");
         recovery.reached(false);
         assert_eq!(steps(&mut recovery, silence, 30..40), [(30, Step::Probe)]);
         recovery.reached(true);
+        assert_eq!(recovery.connected_anew(), None);
         assert_eq!(steps(&mut recovery, silence, 40..44), [(40, Step::Reconnect)], "and no probe soon after that");
+        assert_eq!(recovery.connected_anew(), Some(silence.since + Duration::from_secs(40)));
         // The guard accepts connections and stays silent. So tor connects anew again and again, each time after a
         // longer pause.
         let mut reconnects = Vec::new();
@@ -169,6 +177,9 @@ mod tests {
         let steps = steps(&mut recovery, silence(false, false), 0..1300);
         let want = [60, 180, 420, 720, 1020].map(|second| (second, Step::Reconnect));
         assert_eq!(steps, want);
+        assert!(recovery.connected_anew().is_some());
+        recovery.heard();
+        assert_eq!(recovery.connected_anew(), None);
     }
 
     #[test]
