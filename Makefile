@@ -32,7 +32,7 @@ deb: ## build the release binary and its Debian package, for this release of Deb
 	packaging/deb/build
 
 test: ## check a change: format, commit messages, lints, documents, licences, unit, integration and end-to-end tests
-	@.ci/need cargo cc tor curl python3 venv git node npm wget torsocks proxychains4 haproxy promtool
+	@.ci/need cargo cc tor curl python3 venv git node npm wget torsocks proxychains4 haproxy promtool zsh fish
 	@$(STAGE) fetch   cargo fetch --locked
 	@$(STAGE) format  cargo fmt --all --check
 	@$(STAGE) format  .ci/subjects-test
