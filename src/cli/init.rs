@@ -1,5 +1,5 @@
-//! `exitgate init`: writes a configuration with comments, a key for clients and a token for the API, and prints the next
-//! commands.
+//! `exitgate init`: writes a configuration with comments, a key for clients and a token for the API, and prints the
+//! next commands.
 //!
 //! The command asks no questions and overwrites no file. A key or a token that exists already is used again, because
 //! clients know it. Both are never printed: the printed commands read them from their files.

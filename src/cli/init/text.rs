@@ -44,8 +44,8 @@ impl Plan {
 # {repository}/blob/v{version}/docs/configuration.md
 #
 # A line that begins with `#` and no space is an example: remove the `#` to use it. After a change, run
-# `exitgate check-config` and then `exitgate reload`, both with `--config` and the path of this file. Keys marked (restart)
-# take effect at the next start.
+# `exitgate check-config` and then `exitgate reload`, both with `--config` and the path of this file. Keys marked
+# (restart) take effect at the next start.
 
 # The folder of the database, tor's data, the key and the token: everything that must survive a restart. (restart)
 data_dir = {data}
