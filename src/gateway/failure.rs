@@ -241,6 +241,9 @@ impl Failure {
 }
 
 #[cfg(test)]
+mod document;
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
@@ -248,7 +251,7 @@ mod tests {
 
     /// The values that clients rely on: SOCKS5 code, HTTP status, `Proxy-Status` error, metric label.
     #[rustfmt::skip]
-    const CONTRACT: &[(Failure, u8, u16, &str, &str)] = &[
+    pub(super) const CONTRACT: &[(Failure, u8, u16, &str, &str)] = &[
         (Failure::Auth(AuthFault::Missing), 2, 407, "http_request_denied", "auth_missing"),
         (Failure::Auth(AuthFault::Wrong), 2, 407, "http_request_denied", "auth_wrong"),
         (Failure::Auth(AuthFault::Nameless), 2, 407, "http_request_denied", "auth_nameless"),

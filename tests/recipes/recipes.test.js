@@ -48,6 +48,7 @@ const KINDS = {
   "python scrapy": { file: "recipe.py", start: (file) => [PYTHON, "-m", "scrapy", "runspider", "--nolog", file], right: (output) => assert.equal(output.trim().split("\n").filter((line) => ADDRESS.test(line)).length, 2, output) },
   js: { file: "recipe.mjs", start: (file) => [process.execPath, file], right: seen },
   "js playwright": { file: "recipe.mjs", start: (file) => [process.execPath, file], right: seen, change: (code) => chromium(code.replace('"playwright"', '"playwright-core"').replace("launch({ proxy", 'launch({ args: ["--no-sandbox"], proxy')) },
+  "js playwright route": { file: "recipe.mjs", start: (file) => [process.execPath, file], right: seen, change: (code) => chromium(code.replace('"playwright"', '"playwright-core"').replace("launch({ proxy", 'launch({ args: ["--no-sandbox"], proxy')) },
   "js puppeteer": { file: "recipe.mjs", start: (file) => [process.execPath, file], right: seen, change: (code) => chromium(code.replace('"puppeteer"', '"puppeteer-core"')) },
   go: { file: "main.go", start: (file) => ["go", "run", file], right: seen },
   java: { file: "Ip.java", start: (file) => ["java", file], right: seen },
