@@ -70,6 +70,12 @@ pub struct Totals {
     opened: [AtomicU64; BUCKETS],
 }
 
+impl Default for Totals {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Totals {
     pub const fn new() -> Self {
         Self {

@@ -150,7 +150,8 @@ describe("the world map", () => {
   });
 
   it("draws circles whose area grows with the number of exits", () => {
-    assert.deepEqual([radius(0, 100), radius(100, 100)], [0, 26]);
-    assert.ok(radius(25, 100) > radius(1, 100) && radius(25, 100) < 15);
+    assert.deepEqual([radius(0, 400), radius(400, 400), radius(900, 900)], [0, 26, 26]);
+    assert.ok(radius(100, 400) > radius(1, 400) && radius(100, 400) < 15);
+    assert.ok(radius(3, 3) < 8, "few exits have small circles");
   });
 });

@@ -4,13 +4,16 @@ import { HEIGHT, LANDS, POINTS, WIDTH } from "../map.js";
 import { html } from "../view.js";
 import { count, country, plural } from "../words.js";
 
-// The radius of the largest circle, in units of the map, and the radius of a country with one exit.
+// The largest radius of a circle, in units of the map, and the smallest one. Not tuned: the circles of neighbours in
+// Europe may overlap, but each must be visible.
 const LARGEST = 26;
 const SMALLEST = 3;
 
-// Returns the radius of a circle whose area grows with the number of exits.
+// Returns the radius of a circle whose area grows with the number of exits. `high` is the number of exits of the country
+// with most. If all countries have few exits, all circles are small, so that they do not hide their neighbours.
 export function radius(usable, high) {
-  return usable > 0 ? SMALLEST + (LARGEST - SMALLEST) * Math.sqrt(usable / high) : 0;
+  const largest = Math.min(LARGEST, 2 * SMALLEST + Math.sqrt(high));
+  return usable > 0 ? SMALLEST + (largest - SMALLEST) * Math.sqrt(usable / high) : 0;
 }
 
 export function WorldMap({ countries, chosen, onChoose }) {
