@@ -18,6 +18,7 @@ mod error;
 mod listeners;
 mod port;
 mod restore;
+mod rule_spec;
 mod service;
 mod spec;
 
@@ -34,7 +35,8 @@ pub use error::{BadField, RouteError};
 pub use listeners::Listeners;
 pub use port::{PortError, bind};
 pub use restore::restored;
-pub use spec::{RouteMode, RouteRules, RouteSpec};
+pub use rule_spec::RuleSpec;
+pub use spec::{RouteMode, RouteRules, RouteSpec, SourceChoice};
 
 use crate::exit::Source;
 use crate::lifecycle::Tasks;

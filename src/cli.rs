@@ -17,6 +17,7 @@ mod man;
 mod reload;
 mod remote;
 mod routes;
+mod rule;
 mod store;
 mod table;
 mod test_exits;

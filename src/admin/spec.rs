@@ -14,7 +14,9 @@ use utoipa::ToSchema;
 
 use super::duration::{DurationOrNever, HumanDuration};
 use super::error::BadField;
+use super::rule_spec::{self, RuleSpec};
 use crate::config::Config;
+use crate::exit::Source;
 use crate::route::policy::{Auth, Engine};
 use crate::route::selector::{Mode, RouteName, Selector, SourcePick, Words};
 use crate::route::{IsolateBy, Policy, RouteTable};
@@ -126,6 +128,37 @@ pub struct RouteSpec {
     /// Whether the route's port requires a key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthChoice>,
+    /// Sources of exits in order of preference. Without it the selector decides, whose own default is `tor`. The selector
+    /// must then have no `source-`.
+    #[schema(example = json!(["tor", "public"]))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Vec<SourceChoice>>,
+    /// Use a later source of `source` only while the earlier ones have no exit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<bool>,
+    /// Rules by destination; the first one that matches a target counts. A patch replaces the whole list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Vec<RuleSpec>>,
+}
+
+/// A source of exits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = SourceName)]
+pub enum SourceChoice {
+    Tor,
+    Public,
+    Direct,
+}
+
+impl From<SourceChoice> for Source {
+    fn from(choice: SourceChoice) -> Self {
+        match choice {
+            SourceChoice::Tor => Self::Tor,
+            SourceChoice::Public => Self::Public,
+            SourceChoice::Direct => Self::Direct,
+        }
+    }
 }
 
 /// The three selectors that most callers ask for.
@@ -317,7 +350,29 @@ impl RouteSpec {
                 "may be \"open\" on loopback only; beyond it, write the route into the configuration",
             ));
         }
-        Ok((selector, self.policy(routes.defaults(), rules)))
+        self.validate_sources(routes.words(), rules)?;
+        let by_destination =
+            rule_spec::rules(self.rules.as_deref().unwrap_or_default(), routes.words(), rules.allow_direct)?;
+        Ok((selector, Policy { rules: by_destination, ..self.policy(routes.defaults(), rules) }))
+    }
+
+    fn validate_sources(&self, words: &Words, rules: &RouteRules) -> Result<(), BadField> {
+        let sources = self.source.as_deref().unwrap_or_default();
+        if sources.contains(&SourceChoice::Direct) && !rules.allow_direct {
+            return Err(BadField::new("source", "names `direct`, which gateway.allow_direct does not allow"));
+        }
+        if sources.iter().enumerate().any(|(at, source)| sources[..at].contains(source)) {
+            return Err(BadField::new("source", "names a source twice"));
+        }
+        let in_selector = self.selector.as_deref().is_some_and(|text| Selector::has_source(text, words) == Ok(true));
+        if in_selector && !sources.is_empty() {
+            let why = "and `source-` in the selector both choose the sources; remove `source-` from the selector";
+            return Err(BadField::new("source", why));
+        }
+        if self.fallback == Some(true) && sources.len() < 2 {
+            return Err(BadField::new("fallback", "needs two or more sources in `source`, the preferred one first"));
+        }
+        Ok(())
     }
 
     fn policy(&self, defaults: &Policy, rules: &RouteRules) -> Policy {
@@ -340,6 +395,8 @@ impl RouteSpec {
                 Some(IsolationChoice::Target) => IsolateBy::Target,
             },
             allow: self.allow.clone().unwrap_or_else(|| defaults.allow.clone()),
+            sources: self.source.iter().flatten().map(|source| Source::from(*source)).collect(),
+            fallback: self.fallback.unwrap_or(defaults.fallback),
             hops: self.hops.unwrap_or(defaults.hops),
             ipv6: self.ipv6.unwrap_or(defaults.ipv6),
             auth: if open { Auth::Open } else { Auth::Key },
@@ -440,6 +497,14 @@ mod tests {
             (json!({"selector": "us", "repin_after": "always"}), "repin_after"),
             (json!({"selector": "us", "allow": ["10.0.0.0/99"]}), "allow"),
             (json!({"selector": "us", "engine": "mine"}), "engine"),
+            (json!({"selector": "us", "source": ["direct"]}), "source"),
+            (json!({"selector": "us", "source": ["tor", "tor"]}), "source"),
+            (json!({"selector": "us", "source": ["private"]}), "source"),
+            (json!({"selector": "us-source-any", "source": ["tor"]}), "source"),
+            (json!({"selector": "us", "source": ["tor"], "fallback": true}), "fallback"),
+            (json!({"selector": "us", "fallback": true}), "fallback"),
+            (json!({"selector": "us", "rules": [{"host": "a.test"}]}), "rules[0].use"),
+            (json!({"selector": "us", "rules": {"host": "a.test"}}), "rules"),
         ] {
             assert_eq!(validated(body.clone()).unwrap_err(), field, "{body}");
         }

@@ -62,8 +62,9 @@ pub struct Selector {
     /// The number of the autonomous system in which exits must be.
     pub asn: Option<u32>,
     pub source: SourcePick,
-    /// True if the username of a route excludes some of the sources that the route allows. Then `source` decides, even if
-    /// the policy of the route has a list of sources. False in all selectors that were not narrowed.
+    /// True if the username of a route excludes some of the sources that the route allows, or if a rule of the route
+    /// names a source. Then `source` decides, even if the policy of the route has a list of sources. False in all other
+    /// selectors.
     pub narrowed_source: bool,
     /// Which of the client's streams may share circuits. `None` if the policy of the route decides this.
     pub isolate: Option<IsolateBy>,

@@ -92,7 +92,7 @@ impl Selector {
         };
         // Writing to a `String` cannot fail.
         let _ = added.write_tail(&mut text);
-        if whole.narrowed_source {
+        if whole.narrowed_source && (self.source, self.narrowed_source) != (whole.source, true) {
             text.push_str("-source-");
             text.push_str(whole.source.as_str());
         }
