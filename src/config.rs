@@ -110,6 +110,8 @@ pub struct Config {
 pub struct Lifecycle {
     /// How long open tunnels may continue after SIGTERM.
     pub drain: Duration,
+    /// How long the ports still take new connections after SIGTERM, while `/ready` answers 503 already.
+    pub drain_delay: Duration,
 }
 
 /// The settings of `[store]`.
@@ -155,7 +157,7 @@ impl Config {
         let mut config = Self {
             data_dir: file.data_dir.clone(),
             log: Log::validate(&file.log, findings),
-            lifecycle: Lifecycle { drain: file.lifecycle.drain.0.0 },
+            lifecycle: Lifecycle { drain: file.lifecycle.drain.0.0, drain_delay: file.lifecycle.drain_delay.0.0 },
             exposure: Exposure::of(&gateway, &api),
             gateway,
             api,

@@ -7,8 +7,8 @@ use super::error::BadField;
 use crate::route::rules::{Action, HostPattern, RULES_MAX, Rule, RuleSelector, Rules};
 use crate::route::selector::{RouteName, Selector, SourcePick, Words};
 
-/// A rule of a route by destination: which targets it matches, and one thing to do with them: `use`, `route`, `refuse` or
-/// `direct`. The first rule that matches a target counts; other targets use the route's own selector.
+/// A rule of a route by destination: which targets it matches, and one thing to do with them: `use`, `route`, `refuse`
+/// or `direct`. The first rule that matches a target counts; other targets use the route's own selector.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(as = Rule, example = json!({ "host": ["*.shop.example", "example.org"], "use": "us-strict" }))]
@@ -125,7 +125,8 @@ impl RuleSpec {
     }
 }
 
-/// Validates the rules of a spec. `allow_direct` is true if routes may use this machine's own address. An error names the rule by its place in the list, which begins with 0.
+/// Validates the rules of a spec. `allow_direct` is true if routes may use this machine's own address. An error names
+/// the rule by its place in the list, which begins with 0.
 pub(super) fn rules(specs: &[RuleSpec], words: &Words, allow_direct: bool) -> Result<Rules, BadField> {
     if specs.len() > RULES_MAX {
         return Err(BadField::new(

@@ -128,8 +128,8 @@ pub struct RouteSpec {
     /// Whether the route's port requires a key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthChoice>,
-    /// Sources of exits in order of preference. Without it the selector decides, whose own default is `tor`. The selector
-    /// must then have no `source-`.
+    /// Sources of exits in order of preference. Without it the selector decides, whose own default is `tor`. The
+    /// selector must then have no `source-`.
     #[schema(example = json!(["tor", "public"]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<Vec<SourceChoice>>,

@@ -140,8 +140,8 @@ fn answer(
     })
 }
 
-/// Applies the rules of the username's route to the target, if `apply` is true. Returns the result, the rules that match,
-/// and the reason if a rule refuses the connection. In that case the result is the username without the rule.
+/// Applies the rules of the username's route to the target, if `apply` is true. Returns the result, the rules that
+/// match, and the reason if a rule refuses the connection. In that case the result is the username without the rule.
 fn ruled(snapshot: &Snapshot, wish: Wish, target: &Target, apply: bool) -> (Wish, Vec<RuleShown>, Option<String>) {
     if !apply {
         return (wish, Vec::new(), None);

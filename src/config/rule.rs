@@ -75,7 +75,8 @@ impl RuleContext<'_> {
                 findings.fault(at.key(key), "is an empty list", "remove the key, or list what the rule matches");
             }
         }
-        if hosts.is_none() && ports.is_none() {
+        let is_sound = findings.is_sound(&at.key("host")) && findings.is_sound(&at.key("port"));
+        if hosts.is_none() && ports.is_none() && is_sound {
             let what = "has neither `host` nor `port`, so it would match every target";
             findings.fault(at, what, "write host = [\"*.shop.example\"]; for every target, host = [\"*\"]");
         }

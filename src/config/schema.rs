@@ -63,7 +63,10 @@ section!(Log {
     targets: bool,
 });
 
-section!(Lifecycle { drain: Text<MaybeZero> = Text(MaybeZero(Duration::from_secs(30))), });
+section!(Lifecycle {
+    drain: Text<MaybeZero> = Text(MaybeZero(Duration::from_secs(30))),
+    drain_delay: Text<MaybeZero> = Text(MaybeZero(Duration::ZERO)),
+});
 
 section!(Gateway {
     listen: OneOrMany<SocketAddr> = loopback(1080),

@@ -131,6 +131,11 @@ impl Outbound {
         self.terms.store(Arc::new(terms));
     }
 
+    /// Returns how long an exit is not used for a site after this site has refused the exit.
+    pub fn ban_for(&self) -> Duration {
+        self.terms.load().ban_for
+    }
+
     /// Returns the counts of the route with this label. Returns `None` if the route was never used. The label
     /// `implicit` stands for all routes without a name.
     pub fn figures(&self, label: &str) -> Option<Arc<RouteMeters>> {

@@ -4,8 +4,8 @@
 //! to a connection to this target. The connection uses another selector or another route, uses this machine's own
 //! address, or is refused. If no rule matches, the selector of the route decides.
 //!
-//! A list may have thousands of rules. So [`Rules::find`] looks up the target's host in maps (`rules/index.rs`) and does
-//! not compare the host with each rule.
+//! A list may have thousands of rules. So [`Rules::find`] looks up the target's host in maps (`rules/index.rs`) and
+//! does not compare the host with each rule.
 //!
 //! Next: `rules/pattern.rs` (which hosts a pattern matches), `rules/circle.rs` (routes whose rules lead back to
 //! themselves), `route/table/destination.rs` (applies the rules to a username).
@@ -62,8 +62,8 @@ pub struct RuleSelector {
 }
 
 impl RuleSelector {
-    /// `has_source` is true if the text of the selector contains the token `source-…`. The rule then uses only this source,
-    /// even if the route has a list of sources.
+    /// `has_source` is true if the text of the selector contains the token `source-…`. The rule then uses only this
+    /// source, even if the route has a list of sources.
     pub fn new(selector: Selector, has_source: bool) -> Self {
         let selector = Selector { narrowed_source: has_source, ..selector };
         let (lasting, pooled) = (selector.lasting().to_string().into(), selector.pooled().to_string().into());
@@ -79,6 +79,7 @@ impl RuleSelector {
             ttl: None,
             exit: None,
             asn: None,
+            not_asn: Vec::new(),
             source: SourcePick::Direct,
             narrowed_source: true,
             isolate: None,
@@ -107,7 +108,8 @@ impl Rule {
 }
 
 impl fmt::Display for Rule {
-    /// Writes the rule in the form that `exitgate routes create --rule` reads, such as `*.shop.example port 443 use us`.
+    /// Writes the rule in the form that `exitgate routes create --rule` reads, such as `*.shop.example port 443 use
+    /// us`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hosts: Vec<_> = self.hosts.iter().map(ToString::to_string).collect();
         if !hosts.is_empty() {

@@ -84,7 +84,8 @@ impl Outbound {
             .map_err(|error| wrong(format!("{error}; send {{\"site\": \"shop.example\"}}")))?;
         let host = Host::parse(&reported.site).map_err(|why| wrong(format!("`site`: {why}")))?;
         let (exit, outcome) = (reported.exit.as_deref(), reported.outcome.as_deref());
-        // The rules of the route decide which exit served the site. If a rule refuses the site, the route itself counts.
+        // The rules of the route decide which exit served the site. If a rule refuses the site, the route itself
+        // counts.
         let routes = self.parts.state.snapshot();
         let ruled = routes.routes.for_target(wish.clone(), &host, Some(443)).unwrap_or_else(|_| wish.clone());
         let banned = self.report(client.key(), &ruled, &host, exit, outcome).await;

@@ -1,8 +1,9 @@
 //! Finds the first rule that matches a host, by look-ups in maps.
 //!
-//! Each map has a list of rules for a key. The lists are in the order of the rules. A look-up of a name takes one look-up
-//! for the whole name and one for each of its suffixes, and a look-up of an address takes one for each prefix length that
-//! a rule has. So the time of a look-up does not grow with the number of rules, except for rules with the same host.
+//! Each map has a list of rules for a key. The lists are in the order of the rules. A look-up of a name takes one
+//! look-up for the whole name and one for each of its suffixes, and a look-up of an address takes one for each prefix
+//! length that a rule has. So the time of a look-up does not grow with the number of rules, except for rules with the
+//! same host.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -9,8 +9,8 @@ use crate::net::{BadTarget, Host};
 
 /// A pattern for the host of a target.
 ///
-/// Patterns for names do not match targets that are IP addresses, and patterns for addresses do not match names: no name
-/// is resolved to find a rule.
+/// Patterns for names do not match targets that are IP addresses, and patterns for addresses do not match names: no
+/// name is resolved to find a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostPattern {
     /// `*`: every host, whether a name or an IP address.
@@ -83,8 +83,8 @@ impl HostPattern {
     }
 }
 
-/// Reads a network. A network of IPv4 addresses in IPv6 form (`::ffff:10.0.0.0/104`) becomes a network of IPv4 addresses,
-/// as the addresses of targets do.
+/// Reads a network. A network of IPv4 addresses in IPv6 form (`::ffff:10.0.0.0/104`) becomes a network of IPv4
+/// addresses, as the addresses of targets do.
 fn net(text: &str) -> Result<HostPattern, BadPattern> {
     let net: IpNet = text.parse().map_err(|_| BadPattern::Net)?;
     if net != net.trunc() {

@@ -1,7 +1,8 @@
 //! Applies the rules of a route to a username and a target.
 //!
-//! The tokens that follow the route's name in the username narrow what the rule asks for, just as they narrow the route's
-//! own selector. So a rule never gives a username more than the rule itself says, and a client's tokens never disappear.
+//! The tokens that follow the route's name in the username narrow what the rule asks for, just as they narrow the
+//! route's own selector. So a rule never gives a username more than the rule itself says, and a client's tokens never
+//! disappear.
 
 use std::fmt;
 use std::sync::Arc;
@@ -111,8 +112,8 @@ impl RouteTable {
         Ok(Wish { entry, selector, scope, policy, pool, tokens, rules: Vec::new() })
     }
 
-    /// Resolves the scope of a pin or session. A scope is a username, or `route:selector` if a rule of the route set the
-    /// selector. `None` if no username and no rule of the route has this scope.
+    /// Resolves the scope of a pin or session. A scope is a username, or `route:selector` if a rule of the route set
+    /// the selector. `None` if no username and no rule of the route has this scope.
     pub fn resolve_scope(&self, scope: &str) -> Option<Wish> {
         let Some((name, rest)) = scope.split_once(':') else { return self.resolve(scope, None).ok() };
         let entry = self.get(name)?;

@@ -31,8 +31,8 @@ pub struct Wish {
     pub policy: Arc<Policy>,
     /// The scope of the implicit pool. `None` if the route's own pool is used.
     pub(in crate::route) pool: Option<Arc<str>>,
-    /// The text after the route's name in the username. Kept only if the route has rules, which narrow their selectors by
-    /// this text. `None` if nothing follows the name, or if the route has no rules.
+    /// The text after the route's name in the username. Kept only if the route has rules, which narrow their selectors
+    /// by this text. `None` if nothing follows the name, or if the route has no rules.
     pub(super) tokens: Option<Box<str>>,
     /// The rules that matched the target, in the order in which they were applied. Empty until
     /// [`RouteTable::for_target`] has applied rules.
@@ -45,8 +45,8 @@ impl Wish {
         self.entry.as_ref().map_or(IMPLICIT, |entry| entry.route.name.as_str())
     }
 
-    /// Returns the rules that were applied, as the access line writes them: `shop#2`, or `shop#2>dear#1` if the first rule
-    /// leads to another route whose rule matches too. `None` if no rule was applied.
+    /// Returns the rules that were applied, as the access line writes them: `shop#2`, or `shop#2>dear#1` if the first
+    /// rule leads to another route whose rule matches too. `None` if no rule was applied.
     pub fn rule_text(&self) -> Option<Arc<str>> {
         let ids: Vec<_> = self.rules.iter().map(ToString::to_string).collect();
         (!ids.is_empty()).then(|| ids.join(">").into())
