@@ -110,7 +110,7 @@ fn rules(words: &Words) -> Rules {
             _ => format!("10.{}.{}.0/24", n / 256, n % 256),
         };
         let hosts = vec![HostPattern::parse(&host).expect("a pattern")];
-        let ports = if n % 2 == 0 { vec![443..=443] } else { Vec::new() };
+        let ports = if n.is_multiple_of(2) { vec![443..=443] } else { Vec::new() };
         Rule { hosts, ports, action: Action::Use(RuleSelector::new(de.clone(), false)) }
     };
     Rules::new((0..1_000).map(rule).collect())

@@ -20,6 +20,7 @@ mod port;
 mod restore;
 mod rule_spec;
 mod service;
+mod source_spec;
 mod spec;
 
 use std::collections::BTreeSet;
@@ -36,7 +37,7 @@ pub use listeners::Listeners;
 pub use port::{PortError, bind};
 pub use restore::restored;
 pub use rule_spec::RuleSpec;
-pub use spec::{RouteMode, RouteRules, RouteSpec, SourceChoice};
+pub use spec::{RouteMode, RouteRules, RouteSpec};
 
 use crate::exit::Source;
 use crate::lifecycle::Tasks;

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use super::duration::{DurationOrNever, HumanDuration};
 use super::error::BadField;
 use super::rule_spec::{self, RuleSpec};
+use super::source_spec::{SourceChoice, SourceFields};
 use crate::config::Config;
 use crate::exit::Source;
 use crate::route::policy::{Auth, Engine};
@@ -139,26 +140,6 @@ pub struct RouteSpec {
     /// Rules by destination; the first one that matches a target counts. A patch replaces the whole list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules: Option<Vec<RuleSpec>>,
-}
-
-/// A source of exits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[schema(as = SourceName)]
-pub enum SourceChoice {
-    Tor,
-    Public,
-    Direct,
-}
-
-impl From<SourceChoice> for Source {
-    fn from(choice: SourceChoice) -> Self {
-        match choice {
-            SourceChoice::Tor => Self::Tor,
-            SourceChoice::Public => Self::Public,
-            SourceChoice::Direct => Self::Direct,
-        }
-    }
 }
 
 /// The three selectors that most callers ask for.
@@ -350,29 +331,10 @@ impl RouteSpec {
                 "may be \"open\" on loopback only; beyond it, write the route into the configuration",
             ));
         }
-        self.validate_sources(routes.words(), rules)?;
+        self.sources().validate(routes.words(), rules.allow_direct)?;
         let by_destination =
             rule_spec::rules(self.rules.as_deref().unwrap_or_default(), routes.words(), rules.allow_direct)?;
         Ok((selector, Policy { rules: by_destination, ..self.policy(routes.defaults(), rules) }))
-    }
-
-    fn validate_sources(&self, words: &Words, rules: &RouteRules) -> Result<(), BadField> {
-        let sources = self.source.as_deref().unwrap_or_default();
-        if sources.contains(&SourceChoice::Direct) && !rules.allow_direct {
-            return Err(BadField::new("source", "names `direct`, which gateway.allow_direct does not allow"));
-        }
-        if sources.iter().enumerate().any(|(at, source)| sources[..at].contains(source)) {
-            return Err(BadField::new("source", "names a source twice"));
-        }
-        let in_selector = self.selector.as_deref().is_some_and(|text| Selector::has_source(text, words) == Ok(true));
-        if in_selector && !sources.is_empty() {
-            let why = "and `source-` in the selector both choose the sources; remove `source-` from the selector";
-            return Err(BadField::new("source", why));
-        }
-        if self.fallback == Some(true) && sources.len() < 2 {
-            return Err(BadField::new("fallback", "needs two or more sources in `source`, the preferred one first"));
-        }
-        Ok(())
     }
 
     fn policy(&self, defaults: &Policy, rules: &RouteRules) -> Policy {
@@ -402,6 +364,11 @@ impl RouteSpec {
             auth: if open { Auth::Open } else { Auth::Key },
             ..defaults.clone()
         }
+    }
+
+    fn sources(&self) -> SourceFields<'_> {
+        let sources = self.source.as_deref().unwrap_or_default();
+        SourceFields { sources, fallback: self.fallback == Some(true), selector: self.selector.as_deref() }
     }
 
     /// Returns the spec as JSON for the store.

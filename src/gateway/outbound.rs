@@ -291,7 +291,8 @@ impl Gate for Outbound {
         request: OpenRequest<'_>,
     ) -> Result<Opened<Lease>, Refusal> {
         self.check_target(request.target)?;
-        let wish = self.wish(caller, Some((&request.target.host, Some(request.target.port))))?;
+        // The wish is boxed because it is large, and the box makes the future of every connection smaller.
+        let wish = Box::new(self.wish(caller, Some((&request.target.host, Some(request.target.port))))?);
         let by = Instant::now() + self.terms.load().times.dial;
         let attempt = Attempt { client, wish: &wish, request, by, plain: caller.protocol == Protocol::Http };
         if is_onion(request.target) {
@@ -368,3 +369,6 @@ impl Gate for Outbound {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -143,7 +143,6 @@ pub struct Record {
 #[derive(Debug)]
 struct LastExit {
     route: Arc<str>,
-    rule: Option<Arc<str>>,
     exit: ExitId,
     ip: Option<IpAddr>,
     meters: Arc<RouteMeters>,
@@ -245,10 +244,10 @@ impl Record {
         self.streaming = true;
         let ExitFacts { exit, ip, route, rule, meters, .. } = facts;
         let label = meters.label().clone();
-        let served_by = ServedBy { label, scope: route.clone(), exit: exit.clone(), ip: *ip };
+        let (scope, rule) = (route.clone(), rule.clone());
+        let served_by = ServedBy { label, scope, exit: exit.clone(), ip: *ip, rule };
         self.entry.update(|state| (state.served_by, state.streaming) = (Some(served_by), true));
-        let (route, rule, meters) = (route.clone(), rule.clone(), meters.clone());
-        self.served_by = Some(LastExit { route, rule, exit: exit.clone(), ip: *ip, meters });
+        self.served_by = Some(LastExit { route: route.clone(), exit: exit.clone(), ip: *ip, meters: meters.clone() });
     }
 
     /// Records that the request ended.
@@ -300,7 +299,7 @@ impl Record {
             username = self.named.as_ref().map(|named| &*named.0),
             to = self.named.as_ref().map(|named| &*named.1),
             route = served.map(|served| &*served.route),
-            rule = served.and_then(|served| served.rule.as_deref()),
+            rule = self.entry.rule().as_deref(),
             exit = served.map(|served| tracing::field::display(&served.exit)),
             ip = served.and_then(|served| served.ip).map(tracing::field::display),
             outcome = self.outcome.map_or("none", Outcome::label),
