@@ -24,6 +24,7 @@ mod extract;
 #[cfg(test)]
 mod fixture;
 mod health;
+mod identity;
 pub mod list;
 mod openapi;
 mod request_id;
@@ -56,6 +57,7 @@ use write_timeout::WriteTimeout;
 
 use crate::admin::RouteAdmin;
 use crate::check;
+use crate::exit::identity::Identities;
 use crate::gateway::connection_table::ConnectionTable;
 use crate::gateway::outbound::Outbound;
 use crate::lifecycle::Tasks;
@@ -140,6 +142,8 @@ pub struct Wiring {
     pub connections: Arc<ConnectionTable>,
     /// The addresses of the shared port.
     pub gateway: Vec<SocketAddr>,
+    /// Finds the time zone, locale and place of exits.
+    pub identities: Identities,
     /// The permits for requests that take seconds (checks and rotations).
     pub slow: Arc<Semaphore>,
     /// Starts the API's workers, and signals when the gateway stops.

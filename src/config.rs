@@ -32,6 +32,7 @@ mod env;
 mod finding;
 mod findings;
 mod gateway;
+mod geo;
 mod group;
 mod key_path;
 mod listen_address;
@@ -59,6 +60,7 @@ pub use choice::{Auth, Engine, Isolation, ListFormat, LogFormat, Rotate, Through
 pub use diff::{Changes, diff};
 pub use finding::{Faults, Finding, Location};
 pub use gateway::{ClientKey, Gateway, Limits, PortRules};
+pub use geo::Geo;
 pub use group::Groups;
 pub use load::{Loaded, Origin, find, load, parse};
 pub use log::Log;
@@ -95,6 +97,7 @@ pub struct Config {
     pub sources: Sources,
     pub check: Check,
     pub store: Store,
+    pub geo: Geo,
     pub groups: Groups,
     /// The routes of the configuration file. The API can create more.
     pub routes: Vec<Route>,
@@ -161,6 +164,7 @@ impl Config {
             sources: Sources::validate(&file.sources, findings),
             check,
             store: Store { keep_checks: file.store.keep_checks.0 },
+            geo: Geo::validate(&file.geo, findings),
             groups,
             routes,
             flat: FlatKeys::default(),

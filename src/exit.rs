@@ -9,13 +9,14 @@
 //! address that a pin promises come from the observed IP.
 //!
 //! Next: `exit/facts.rs` (what is known of one exit), `exit/capacity.rs` (how much it can carry), `exit/catalog.rs`
-//! (all exits, indexed), `exit/load.rs` (what changes with every connection). [`crate::route`] chooses among exits.
-//! [`crate::dial`] opens streams through exits.
+//! (all exits, indexed), `exit/load.rs` (what changes with every connection), `exit/identity.rs` (time zone and languages).
+//! [`crate::route`] chooses among exits. [`crate::dial`] opens streams through exits.
 
 pub(crate) mod capacity;
 pub mod catalog;
 pub mod country;
 pub mod facts;
+pub mod identity;
 pub mod load;
 pub mod moment;
 pub mod policy;

@@ -21,6 +21,7 @@ use super::Wiring;
 use super::error::{ApiError, Problem};
 use super::etag::tagged;
 use super::extract::{Named, Nothing, Params, bad_query, limit};
+use super::identity::IdentityView;
 use super::timestamp::Timestamp;
 use crate::check::{Checked, condemnation, pardon};
 use crate::exit::catalog::Count;
@@ -153,6 +154,8 @@ struct BanOfExit {
 pub(super) struct Whole {
     #[serde(flatten)]
     exit: ExitView,
+    /// Null if the country of the exit is unknown.
+    identity: Option<IdentityView>,
     bans: Vec<BanOfExit>,
 }
 
@@ -304,14 +307,15 @@ pub(super) async fn one(
 ) -> Result<Response, ApiError> {
     let (snapshot, now) = (wiring.state.snapshot(), wiring.state.now());
     let exit = find(&snapshot, &id)?;
-    tagged(&headers, &page(&snapshot, exit, now))
+    let identity = wiring.identities.of(exit).map(IdentityView::from);
+    tagged(&headers, &page(&snapshot, exit, identity, now))
 }
 
-fn page(snapshot: &Snapshot, exit: &Exit, now: Moment) -> Whole {
+fn page(snapshot: &Snapshot, exit: &Exit, identity: Option<IdentityView>, now: Moment) -> Whole {
     let bans = snapshot.bans.iter(now).filter(|(_, banned, _)| *banned == exit.id()).take(BANS);
     let bans =
         bans.map(|(site, _, until)| BanOfExit { site: site.as_str().to_owned(), until: Timestamp(until) }).collect();
-    Whole { exit: ExitView::of(exit), bans }
+    Whole { exit: ExitView::of(exit), identity, bans }
 }
 
 /// Checks an exit ahead of all others, and answers with the result.
@@ -475,7 +479,7 @@ mod tests {
         assert_eq!(find(&snapshot, &ip).unwrap().id(), exit.id());
         let site = crate::route::Site::of(&crate::net::Host::parse("www.shop.com").unwrap());
         snapshot.bans = snapshot.bans.with([(site, exit.id().clone(), Moment(2_000_000))]);
-        let page_at = |now| json!(page(&snapshot, &exit, Moment(now)).bans).to_string();
+        let page_at = |now| json!(page(&snapshot, &exit, None, Moment(now)).bans).to_string();
         assert_eq!(page_at(1), r#"[{"site":"shop.com","until":"1970-01-01T00:00:02.000Z"}]"#);
         assert_eq!(page_at(2_000_001), "[]");
         assert_eq!(find(&snapshot, "192.0.2.99").unwrap_err().code(), "not_found");

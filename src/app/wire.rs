@@ -2,6 +2,7 @@
 //! ports, stored state, Tor, sources and testers of exits, client ports, the API.
 
 mod announce;
+pub(super) mod cities;
 mod exits;
 mod gauges;
 mod lists;
@@ -18,6 +19,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
 use self::announce::{Bound, announce};
+use self::cities::CityFile;
 use self::gauges::Gauges;
 use self::routes::FormerPorts;
 use self::workers::{ExitWorkers, WorkerInputs};
@@ -28,6 +30,7 @@ use crate::config::Config;
 use crate::console;
 use crate::exit::ExitId;
 use crate::exit::country::GeoIp;
+use crate::exit::identity::Identities;
 use crate::gateway::connection_table::ConnectionTable;
 use crate::gateway::outbound::{Outbound, Parts, RefusalReporter};
 use crate::lifecycle::{Ended, Lifecycle, Tasks};
@@ -61,6 +64,7 @@ pub struct Running {
     pub(super) tor: Option<Tor>,
     pub(super) own: Own,
     pub(super) only_tor: OnlyTor,
+    pub(super) cities: CityFile,
     pub(super) access: Arc<ArcSwap<Access>>,
     lifecycle: Lifecycle,
     store: Store,
@@ -79,7 +83,8 @@ pub async fn build(
     secrets::make_data_dir(&config.data_dir)?;
     make_secrets(&mut config)?;
     let ports = Ports::bind(&config)?;
-    let geoip = settings::geoip(&config.tor);
+    let cities = CityFile::start(&tasks, config.geo.mmdb.clone()).await;
+    let geoip = settings::geoip(&config.tor, cities.identities(), config.geo.mmdb.is_some());
     let Stored { state, wished, store, sources, routes, ports: former } = load(&config, &geoip).await?;
     let tor = start_tor(&config, &tasks, &state).await?;
     let limits = settings::limits(&config);
@@ -109,6 +114,7 @@ pub async fn build(
         limits: limits.clone(),
         tor: tor.clone(),
         terms,
+        identities: cities.identities(),
         refusals: RefusalReporter::new(reports),
         verify: exits::verify(started.tester.clone(), started.public_tester.clone()),
         stopping: stopped,
@@ -129,6 +135,7 @@ pub async fn build(
         connections,
         gateway: bound.gateway.clone(),
         tor: tor.clone(),
+        identities: cities.identities(),
     };
     let wiring =
         wiring(&config, &telemetry, (&state, &store), started, routes.clone(), front, (reloads, only_tor.clone()));
@@ -150,6 +157,7 @@ pub async fn build(
         tor,
         own,
         only_tor,
+        cities,
         access,
         lifecycle,
         store,
@@ -283,6 +291,7 @@ struct Front {
     connections: Arc<ConnectionTable>,
     gateway: Vec<SocketAddr>,
     tor: Option<Tor>,
+    identities: Identities,
 }
 
 /// Returns the parts that the handlers of the API use.
@@ -292,7 +301,7 @@ fn wiring(
     (state, store): (&State, &Store),
     started: ExitWorkers,
     routes: RouteAdmin,
-    Front { tasks, outbound, connections, gateway, tor }: Front,
+    Front { tasks, outbound, connections, gateway, tor, identities }: Front,
     (reload, only_tor): (mpsc::Sender<ReloadRequest>, OnlyTor),
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
@@ -316,6 +325,7 @@ fn wiring(
         outbound,
         connections,
         gateway,
+        identities,
         slow: Arc::new(Semaphore::new(api::SLOW)),
         tasks,
     }

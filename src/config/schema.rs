@@ -49,6 +49,7 @@ section!(File {
     sources: Sources,
     check: Check,
     store: Store,
+    geo: Geo,
     groups: BTreeMap<String, List<String>>,
     routes: List<Route>,
 });
@@ -229,6 +230,8 @@ section!(CheckPublic {
 });
 
 section!(Store { keep_checks: Text<Duration> = days(14), });
+
+section!(Geo { mmdb: Option<PathBuf>, });
 
 section!(Route {
     name: Option<String>,

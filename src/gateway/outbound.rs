@@ -48,6 +48,7 @@ use super::meters::RouteMeters;
 use super::protocol::Protocol;
 use super::relay::Idle;
 use crate::dial::{self, ExitFault};
+use crate::exit::identity::{Identities, Identity};
 use crate::exit::{ExitId, Source};
 use crate::limit::Limits;
 use crate::limit::target::{Forbidden, Rules};
@@ -103,6 +104,8 @@ pub struct Parts {
     pub tor: Option<Tor>,
     /// The settings at the start. [`Outbound::change`] replaces these settings.
     pub terms: Terms,
+    /// Finds the time zone, locale and place of exits.
+    pub identities: Identities,
     /// Makes reports about sites that refuse exits.
     pub refusals: RefusalReporter,
     /// A function that tests an exit immediately.
@@ -308,6 +311,10 @@ impl Gate for Outbound {
     ) -> Result<String, Refusal> {
         let wish = self.wish(caller)?;
         self.run_builtin(client, &wish, builtin).await
+    }
+
+    fn identity(&self, lease: &Lease) -> Option<Identity> {
+        self.parts.identities.of(lease.exit()?)
     }
 
     fn observe(&self, lease: &Lease, target: &Target, observation: Observation) {
