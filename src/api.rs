@@ -121,6 +121,8 @@ pub struct Wiring {
     pub tester: Option<check::Handle>,
     /// Tests public proxies. `None` if the configuration has no lists of them.
     pub public_tester: Option<check::public::Handle>,
+    /// Tests own addresses. `None` if the configuration has none.
+    pub own_tester: Option<check::Handle>,
     /// The sources of exits.
     pub sources: Sources,
     /// The names of the sources that are lists of public proxies.

@@ -28,6 +28,7 @@ mod check;
 mod choice;
 mod deserialize;
 mod diff;
+mod direct;
 mod env;
 mod finding;
 mod findings;
@@ -58,6 +59,7 @@ pub use api::Api;
 pub use check::{Check, CheckPublic, CheckTarget};
 pub use choice::{Auth, Engine, Isolation, ListFormat, LogFormat, Rotate, Through};
 pub use diff::{Changes, diff};
+pub use direct::Direct;
 pub use finding::{Faults, Finding, Location};
 pub use gateway::{ClientKey, Gateway, Limits, PortRules};
 pub use geo::Geo;
@@ -153,6 +155,7 @@ impl Config {
         let context = route::RouteContext { gateway: &gateway, check: &check, groups: &groups, selectors };
         let routes = context.routes(file, findings);
         let api = Api::validate(&file.api, findings);
+        let allow_direct = gateway.allow_direct;
         let mut config = Self {
             data_dir: file.data_dir.clone(),
             log: Log::validate(&file.log, findings),
@@ -161,7 +164,7 @@ impl Config {
             gateway,
             api,
             tor: Tor::validate(&file.tor, findings),
-            sources: Sources::validate(&file.sources, findings),
+            sources: Sources::validate(&file.sources, allow_direct, findings),
             check,
             store: Store { keep_checks: file.store.keep_checks.0 },
             geo: Geo::validate(&file.geo, findings),

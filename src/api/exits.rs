@@ -106,6 +106,7 @@ fn username(exit: &Exit) -> Option<String> {
             Some(format!("any-exit-{ip}-source-public"))
         }
         ExitId::Direct => Some("any-source-direct".to_owned()),
+        ExitId::Own(ip) => Some(format!("any-exit-{}-source-direct", ip.to_string().replace(':', "_"))),
         ExitId::Onion => None,
     }
 }
@@ -266,8 +267,8 @@ pub(super) fn read_id(text: &str) -> Option<ExitId> {
     if let Ok(fingerprint) = text.parse() {
         return Some(ExitId::Tor(fingerprint));
     }
-    if text == "direct" {
-        return Some(ExitId::Direct);
+    if let Some(direct) = ExitId::parse_direct(text) {
+        return Some(direct);
     }
     let (scheme, addr) = text.split_once("://")?;
     let protocols = [Protocol::Http, Protocol::Socks4, Protocol::Socks5];
@@ -331,9 +332,9 @@ pub(super) async fn check(State(wiring): State<Wiring>, Named(id): Named, _: Not
     };
     let _permit = wiring.slow()?;
     let tested = async {
-        match (exit.source(), &wiring.tester, &wiring.public_tester) {
-            (Source::Public, _, Some(tester)) => tester.force(exit.clone()).await,
-            (Source::Tor, Some(tester), _) => tester.force(exit.clone()).await,
+        match (exit.source(), &wiring.tester, &wiring.public_tester, &wiring.own_tester) {
+            (Source::Public, _, Some(tester), _) => tester.force(exit.clone()).await,
+            (Source::Tor, Some(tester), ..) | (Source::Direct, .., Some(tester)) => tester.force(exit.clone()).await,
             _ => None,
         }
     };

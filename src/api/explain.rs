@@ -53,7 +53,7 @@ pub(super) struct StepShown {
 struct PinShown {
     exit: String,
     #[schema(value_type = String)]
-    ip: std::net::Ipv4Addr,
+    ip: std::net::IpAddr,
 }
 
 /// Which exits a username can use, and why the others are excluded.

@@ -6,6 +6,7 @@ pub(super) mod cities;
 mod exits;
 mod gauges;
 mod lists;
+mod own;
 mod recall;
 pub(super) mod routes;
 pub(super) mod settings;
@@ -89,6 +90,7 @@ pub async fn build(
     let tor = start_tor(&config, &tasks, &state).await?;
     let limits = settings::limits(&config);
     let own = Own::new();
+    own.set_networks(config.sources.direct.bind.clone());
     let (reports, reported) = mpsc::channel(REPORTS);
     let (stopping, stopped) = watch::channel(false);
     let only_tor = OnlyTor::default();
@@ -116,7 +118,7 @@ pub async fn build(
         terms,
         identities: cities.identities(),
         refusals: RefusalReporter::new(reports),
-        verify: exits::verify(started.tester.clone(), started.public_tester.clone()),
+        verify: exits::verify(&started),
         stopping: stopped,
     }));
     let permits = Permits::new(settings::connections(&config.gateway, files::raise_limit()));
@@ -315,6 +317,7 @@ fn wiring(
         store: store.clone(),
         tester: started.tester,
         public_tester: started.public_tester,
+        own_tester: started.own_tester,
         sources: started.sources,
         lists: started.lists,
         public_list: config.sources.any_public().then(|| api::list::ListCache::new(state)),

@@ -153,7 +153,15 @@ section!(Attach {
     cookie_file: Option<PathBuf>,
 });
 
-section!(Sources { onionoo: Onionoo, exit_addresses: ExitAddresses, proxifly: Proxifly, list: List<SourceList>, });
+section!(Sources {
+    onionoo: Onionoo,
+    exit_addresses: ExitAddresses,
+    proxifly: Proxifly,
+    direct: Direct,
+    list: List<SourceList>,
+});
+
+section!(Direct { bind: List<Text<IpNet>>, per_network: Int<1, 10_000> = Int(64), });
 
 section!(Onionoo {
     enabled: bool = true,

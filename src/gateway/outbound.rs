@@ -324,8 +324,8 @@ impl Gate for Outbound {
                 self.parts.refusals.observe(&target.host, exit.id(), status, self.parts.state.now());
             }
             // A stream over Tor also breaks off if its guard, its circuit or its target fails. So this end of the
-            // stream is no sign of a bad exit.
-            Observation::Died if matches!(exit.id(), ExitId::Tor(_)) => {}
+            // stream is no sign of a bad exit. A stream from an own address breaks off only if its target fails.
+            Observation::Died if matches!(exit.id(), ExitId::Tor(_) | ExitId::Own(_)) => {}
             Observation::Died => {
                 self.count_failure(exit);
                 self.request_retest(exit, ExitFault::Died.into());

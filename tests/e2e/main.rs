@@ -18,6 +18,7 @@ mod gateway;
 mod identity;
 mod lifecycle;
 mod operator;
+mod own_addresses;
 mod parallel_requests;
 mod public;
 mod routes;
