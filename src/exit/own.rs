@@ -109,7 +109,7 @@ mod tests {
     fn small_networks_stand_for_all_their_hosts() {
         assert_eq!(of(&["192.0.2.10/32", "2001:db8::1/128"], 1), ["192.0.2.10", "2001:db8::1"]);
         assert_eq!(of(&["192.0.2.8/30"], 9), ["192.0.2.9", "192.0.2.10"], "without network and broadcast address");
-        assert_eq!(of(&["192.0.2.8/30"], 1), ["192.0.2.9"]);
+        assert_eq!(of(&["192.0.2.8/29"], 1).len(), 1, "one of six");
         assert_eq!(of(&["192.0.2.8/31"], 9), ["192.0.2.8", "192.0.2.9"], "a link of two hosts has no broadcast");
         assert_eq!(of(&["2001:db8::/127"], 9), ["2001:db8::", "2001:db8::1"]);
         assert_eq!(of(&["2001:db8::/126"], 9), ["2001:db8::1", "2001:db8::2", "2001:db8::3"]);

@@ -103,7 +103,7 @@ mod tests {
     use crate::exit::facts::Listing;
     use crate::exit::{ExitId, Moment};
 
-    fn place<'a>(city: &'a str) -> Place<'a> {
+    fn place(city: &str) -> Place<'_> {
         let coordinates = Some((52.0, 10.0));
         Place { country: "DE", city: Some(city), region: None, time_zone: Some("Europe/Berlin"), coordinates }
     }

@@ -289,7 +289,8 @@ impl Outbound {
             ExitId::Direct | ExitId::Own(_) => {
                 let terms = self.terms.load_full();
                 let from = if let ExitId::Own(ip) = exit.id() { Some(*ip) } else { None };
-                dial::direct::dial(target, &terms.rules, from, by).await.map(DialedStream::from)
+                // The future is boxed because it makes the future of every other dial larger.
+                Box::pin(dial::direct::dial(target, &terms.rules, from, by)).await.map(DialedStream::from)
             }
             ExitId::Tor(fingerprint) => {
                 let options = dial::tor::Options {
