@@ -24,6 +24,7 @@ mod extract;
 #[cfg(test)]
 mod fixture;
 mod health;
+mod keys;
 pub mod list;
 mod openapi;
 mod request_id;
@@ -55,6 +56,7 @@ use error::ApiError;
 use write_timeout::WriteTimeout;
 
 use crate::admin::RouteAdmin;
+use crate::admin::keys::KeyAdmin;
 use crate::check;
 use crate::gateway::connection_table::ConnectionTable;
 use crate::gateway::outbound::Outbound;
@@ -138,6 +140,8 @@ pub struct Wiring {
     pub outbound: Arc<Outbound>,
     /// The open connections of clients.
     pub connections: Arc<ConnectionTable>,
+    /// Creates, changes and deletes keys.
+    pub keys: KeyAdmin,
     /// The addresses of the shared port.
     pub gateway: Vec<SocketAddr>,
     /// The permits for requests that take seconds (checks and rotations).

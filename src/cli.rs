@@ -12,6 +12,7 @@
 mod check_config;
 mod client;
 mod health;
+mod keys;
 mod lists;
 mod man;
 mod reload;
@@ -161,6 +162,16 @@ enum Command {
         #[command(flatten)]
         remote: Remote,
     },
+    /// List, create, change and delete keys of clients
+    ///
+    /// exitgate keys create team-a --ttl 30d --budget bytes_per_month=100GB
+    #[command(after_help = REMOTE_HELP)]
+    Keys {
+        #[command(subcommand)]
+        action: keys::Keys,
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// List exits, show one, or test one now
     #[command(after_help = REMOTE_HELP)]
     Exits {
@@ -258,6 +269,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, actions: Actions) -> ExitSt
         }
         Some(Command::Store(command)) => with_config(command.config(), |loaded, _| store::run(&loaded, &command)),
         Some(Command::Routes { action, remote }) => action.run(remote),
+        Some(Command::Keys { action, remote }) => action.run(remote),
         Some(Command::Exits { args, remote, watch }) => args.run(remote, watch),
         Some(Command::Engines { remote, watch }) => lists::engines(remote, watch),
         Some(Command::Sources { args, remote, watch }) => args.run(remote, watch),

@@ -15,7 +15,8 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::routes::{self as proxies, pac, rotation};
 use super::{
-    Wiring, auth, check_history, checks, connections, engines, events, exits, explain, health, list, openapi, sources,
+    Wiring, auth, check_history, checks, connections, engines, events, exits, explain, health, keys, list, openapi,
+    sources,
 };
 
 /// Generates the function `urls()`, the router with its OpenAPI description, and the list of the table's lines for the
@@ -58,6 +59,12 @@ endpoints! {
     GET    "/checks"                  => checks::list;
     POST   "/checks"                  => checks::begin;
     GET    "/explain"                 => explain::explain;
+
+    GET    "/keys"                    => keys::list;
+    POST   "/keys"                    => keys::create;
+    GET    "/keys/{name}"             => keys::one;
+    PATCH  "/keys/{name}"             => keys::change;
+    DELETE "/keys/{name}"             => keys::delete;
 
     GET    "/list"                    => list::list;
     GET    "/random"                  => list::random;

@@ -4,6 +4,7 @@
 mod announce;
 mod exits;
 mod gauges;
+mod keys;
 mod lists;
 mod recall;
 pub(super) mod routes;
@@ -22,6 +23,7 @@ use self::gauges::Gauges;
 use self::routes::FormerPorts;
 use self::workers::{ExitWorkers, WorkerInputs};
 use super::{StartError, files, secrets};
+use crate::admin::keys::KeyAdmin;
 use crate::admin::{self, Listeners, RouteAdmin, RouteRules};
 use crate::api::{self, Access, Journal, ReloadRequest, Wiring};
 use crate::config::Config;
@@ -62,6 +64,7 @@ pub struct Running {
     pub(super) own: Own,
     pub(super) only_tor: OnlyTor,
     pub(super) access: Arc<ArcSwap<Access>>,
+    keys: KeyAdmin,
     lifecycle: Lifecycle,
     store: Store,
     stopping: watch::Sender<bool>,
@@ -80,9 +83,11 @@ pub async fn build(
     make_secrets(&mut config)?;
     let ports = Ports::bind(&config)?;
     let geoip = settings::geoip(&config.tor);
-    let Stored { state, wished, store, sources, routes, ports: former } = load(&config, &geoip).await?;
+    let Stored { state, wished, store, sources, routes, ports: former, keys: stored_keys, key_usage } =
+        load(&config, &geoip).await?;
     let tor = start_tor(&config, &tasks, &state).await?;
     let limits = settings::limits(&config);
+    let stored_keys = keys::restore(&config, &limits, (stored_keys, key_usage), state.now())?;
     let own = Own::new();
     let (reports, reported) = mpsc::channel(REPORTS);
     let (stopping, stopped) = watch::channel(false);
@@ -122,11 +127,13 @@ pub async fn build(
     let connections = listeners.connections();
     let listeners = Arc::new(Mutex::new(listeners));
     let routes = RouteAdmin::start(&tasks, state.clone(), listeners.clone(), RouteRules::of(&config), routes);
+    let keys = keys::start(&config, &tasks, (&state, &store, &limits), (&listeners, &connections), stored_keys);
     let access = Arc::new(ArcSwap::from_pointee(settings::access(&config)));
     let front = Front {
         tasks: tasks.clone(),
         outbound: outbound.clone(),
         connections,
+        keys: keys.clone(),
         gateway: bound.gateway.clone(),
         tor: tor.clone(),
     };
@@ -151,6 +158,7 @@ pub async fn build(
         own,
         only_tor,
         access,
+        keys,
         lifecycle,
         store,
         stopping,
@@ -163,7 +171,12 @@ impl Running {
     pub async fn stop(self, grace: Duration, hurry: impl Future<Output = ()>) -> Ended {
         self.stopping.send_replace(true);
         self.listeners.lock().await.close().await;
-        let ended = self.lifecycle.stop(grace, hurry).await;
+        let stopped = self.lifecycle.stop(grace, hurry);
+        let ended = tokio::select! {
+            ended = stopped => ended,
+            () = self.keys.keep_saving() => Ended::Drained, // never returns
+        };
+        self.keys.save();
         self.store.close().await;
         ended
     }
@@ -219,6 +232,9 @@ struct Stored {
     routes: Vec<store::Route>,
     /// The ports that the configuration's routes had in the last run.
     ports: FormerPorts,
+    /// The keys that the API created.
+    keys: Vec<store::Key>,
+    key_usage: Vec<store::KeyUsage>,
 }
 
 /// Opens the store, and builds the first snapshot from its content.
@@ -238,10 +254,11 @@ async fn load(config: &Config, geoip: &GeoIp) -> Result<Stored, StartError> {
     let sources = std::mem::take(&mut loaded.sources);
     let routes = std::mem::take(&mut loaded.routes);
     let ports = routes::former(&loaded.meta);
+    let (keys, key_usage) = (std::mem::take(&mut loaded.keys), std::mem::take(&mut loaded.key_usage));
     let (mut snapshot, memory) = recall::recall(config, loaded, geoip, clock.now());
     snapshot.routes = admin::restored(&routes, snapshot.routes, &RouteRules::of(config));
     let (state, wished) = State::new(snapshot, memory, clock, Some(store.clone()));
-    Ok(Stored { state, wished, store, sources, routes, ports })
+    Ok(Stored { state, wished, store, sources, routes, ports, keys, key_usage })
 }
 
 /// Applies the configuration's routes and opens their ports. All ports are bound first, so if one is taken, nothing
@@ -281,6 +298,7 @@ struct Front {
     tasks: Tasks,
     outbound: Arc<Outbound>,
     connections: Arc<ConnectionTable>,
+    keys: KeyAdmin,
     gateway: Vec<SocketAddr>,
     tor: Option<Tor>,
 }
@@ -292,7 +310,7 @@ fn wiring(
     (state, store): (&State, &Store),
     started: ExitWorkers,
     routes: RouteAdmin,
-    Front { tasks, outbound, connections, gateway, tor }: Front,
+    Front { tasks, outbound, connections, keys, gateway, tor }: Front,
     (reload, only_tor): (mpsc::Sender<ReloadRequest>, OnlyTor),
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
@@ -315,6 +333,7 @@ fn wiring(
         routes,
         outbound,
         connections,
+        keys,
         gateway,
         slow: Arc::new(Semaphore::new(api::SLOW)),
         tasks,

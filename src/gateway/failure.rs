@@ -101,6 +101,8 @@ pub enum Denial {
     Port,
     /// The source of exits is switched off (`direct` without `allow_direct`).
     Source,
+    /// The client's key may not use the route or the source.
+    Key,
 }
 
 /// Which limit the client has reached.
@@ -112,6 +114,8 @@ pub enum Limited {
     Rate,
     /// The limit for the number of different wrong keys from the client's address.
     WrongKeys,
+    /// A budget of the client's key for a day or a month.
+    Budget,
 }
 
 /// The reason why no exit could be chosen.
@@ -273,9 +277,11 @@ mod tests {
         (Failure::Denied(Denial::Target), 2, 403, "destination_ip_prohibited", "denied_target"),
         (Failure::Denied(Denial::Port), 2, 403, "http_request_denied", "denied_port"),
         (Failure::Denied(Denial::Source), 2, 403, "http_request_denied", "denied_source"),
+        (Failure::Denied(Denial::Key), 2, 403, "http_request_denied", "denied_key"),
         (Failure::Limited(Limited::Connections), 2, 429, "connection_limit_reached", "limited_connections"),
         (Failure::Limited(Limited::Rate), 2, 429, "connection_limit_reached", "limited_rate"),
         (Failure::Limited(Limited::WrongKeys), 2, 429, "connection_limit_reached", "limited_guesses"),
+        (Failure::Limited(Limited::Budget), 2, 429, "connection_limit_reached", "limited_budget"),
         (Failure::NoExit(NoExit::NoneMatch), 3, 503, "destination_unavailable", "no_exit_match"),
         (Failure::NoExit(NoExit::NoneUsable), 3, 503, "destination_unavailable", "no_exit_usable"),
         (Failure::NoExit(NoExit::PinDown), 3, 503, "destination_unavailable", "no_exit_pin_down"),

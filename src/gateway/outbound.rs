@@ -16,6 +16,7 @@
 
 mod admission;
 mod attempt;
+mod budget;
 mod builtin;
 mod hedge;
 mod look_up;
@@ -131,6 +132,11 @@ impl Outbound {
         self.terms.store(Arc::new(terms));
     }
 
+    /// Returns true if clients need a key.
+    pub fn needs_key(&self) -> bool {
+        self.parts.limits.needs_key()
+    }
+
     /// Returns the counts of the route with this label. Returns `None` if the route was never used. The label
     /// `implicit` stands for all routes without a name.
     pub fn figures(&self, label: &str) -> Option<Arc<RouteMeters>> {
@@ -167,6 +173,11 @@ impl Outbound {
 
     /// Chooses the exits for one request from the present snapshot.
     fn decide(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::Refusal>> {
+        let plan = self.decide_once(attempt)?;
+        Ok(self.without_spent_sources(attempt, plan, |attempt| self.decide_once(attempt)))
+    }
+
+    fn decide_once(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::Refusal>> {
         let state = &self.parts.state;
         decide(state.load().view(), state.memory(), &attempt.question(state.now()), &mut rand::rng())
     }
@@ -263,21 +274,37 @@ impl Gate for Outbound {
     ) -> Result<Opened<Lease>, Refusal> {
         self.check_target(request.target)?;
         let wish = self.wish(caller)?;
+        budget::permit(client, &wish)?;
+        let count = budget::begin_request(client)?;
         let by = Instant::now() + self.terms.load().times.dial;
         let attempt = Attempt { client, wish: &wish, request, by, plain: caller.protocol == Protocol::Http };
         if is_onion(request.target) {
-            return Box::pin(self.dial_onion(attempt)).await;
+            let opened = Box::pin(self.dial_onion(attempt)).await?;
+            budget::count_served(client, &opened)?;
+            count.keep();
+            return Ok(opened);
         }
         let mut plan = match self.decide(&attempt) {
             Ok(plan) => plan,
             Err(refusal) => Box::pin(self.wait_for_tests(&attempt, refusal, Self::decide)).await?,
         };
+        Self::check_sources(&attempt, &plan)?;
         // A new pin must be stored on disk before its first use. The future is boxed because this is rare, and the box
         // makes the future of every connection smaller.
         if !plan.events.is_empty() {
             Box::pin(self.parts.state.make_durable(std::mem::take(&mut plan.events))).await;
         }
-        self.dial(attempt, plan).await
+        let opened = self.dial(attempt, plan).await?;
+        budget::count_served(client, &opened)?;
+        count.keep();
+        Ok(opened)
+    }
+
+    fn count_request(&self, client: &AdmittedClient, opened: &Opened<Lease>) -> Result<(), Refusal> {
+        let count = budget::begin_request(client)?;
+        budget::count_served(client, opened)?;
+        count.keep();
+        Ok(())
     }
 
     async fn resolve(
@@ -287,6 +314,8 @@ impl Gate for Outbound {
         lookup: Lookup<'_>,
     ) -> Result<Resolved, Refusal> {
         let wish = self.wish(caller)?;
+        budget::permit(client, &wish)?;
+        let count = budget::begin_request(client)?;
         let by = Instant::now() + self.terms.load().times.dial;
         // A DNS look-up has no port, but the choice of an exit needs one. Nearly all exits allow port 443.
         let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
@@ -297,7 +326,9 @@ impl Gate for Outbound {
             Err(refusal) => self.wait_for_tests(&attempt, refusal, Self::decide_look_up).await?,
         };
         self.parts.state.make_durable(std::mem::take(&mut plan.events)).await;
-        self.look_up(&attempt, &plan, lookup).await
+        let resolved = self.look_up(&attempt, &plan, lookup).await?;
+        count.keep();
+        Ok(resolved)
     }
 
     async fn builtin(
@@ -307,6 +338,7 @@ impl Gate for Outbound {
         builtin: BuiltinRequest<'_>,
     ) -> Result<String, Refusal> {
         let wish = self.wish(caller)?;
+        budget::permit(client, &wish)?;
         self.run_builtin(client, &wish, builtin).await
     }
 

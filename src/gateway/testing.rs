@@ -25,7 +25,7 @@ use super::relay::Idle;
 use crate::dial::Stream;
 use crate::exit::ExitId;
 use crate::lifecycle::Cut;
-use crate::limit::Bucket;
+use crate::limit::{Bucket, Spend};
 use crate::net::Target;
 use crate::telemetry::ephemeral_series::Recorder;
 
@@ -64,6 +64,7 @@ pub struct Script {
     key: Option<&'static [u8]>,
     reuse: bool,
     rate: Option<Arc<Bucket>>,
+    spend: Option<Spend>,
     attempts: usize,
     keeps_exit: bool,
     answer: Duration,
@@ -90,6 +91,7 @@ impl Script {
             key: None,
             reuse: true,
             rate: None,
+            spend: None,
             attempts: 3,
             keeps_exit: false,
             answer: SILENCE,
@@ -124,6 +126,11 @@ impl Script {
     /// Sets a byte rate for all streams of this gate.
     pub fn with_rate(self, rate: Bucket) -> Self {
         Self { rate: Some(Arc::new(rate)), ..self }
+    }
+
+    /// Makes all streams of this gate count for a key with budgets.
+    pub fn with_spend(self, spend: Spend) -> Self {
+        Self { spend: Some(spend), ..self }
     }
 
     /// Sets the number of exits through which one request may be sent.
@@ -212,6 +219,7 @@ impl Gate for Script {
             exit,
             idle,
             rate: self.rate.clone(),
+            spend: self.spend.clone(),
             first_down: Vec::new(),
             sent_early,
             forwarder: None,
@@ -221,6 +229,10 @@ impl Gate for Script {
             attempts_left: self.attempts.saturating_sub(avoid.len() + 1),
             lease,
         })
+    }
+
+    fn count_request(&self, _: &Arc<()>, _: &Opened<Lease>) -> Result<(), Refusal> {
+        Ok(())
     }
 
     async fn resolve(&self, caller: &Caller<'_>, _: &Arc<()>, lookup: Lookup<'_>) -> Result<Resolved, Refusal> {

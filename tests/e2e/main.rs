@@ -15,6 +15,7 @@ mod exits;
 mod faults;
 mod front;
 mod gateway;
+mod keys;
 mod lifecycle;
 mod operator;
 mod parallel_requests;
