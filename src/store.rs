@@ -220,6 +220,12 @@ impl Store {
         }
     }
 
+    /// Returns the key that the API created under this name, as it was committed last.
+    pub async fn key(&self, name: &str) -> Result<Option<Key>, StoreError> {
+        let name = name.to_owned();
+        self.reader.ask(move |db| keys::get(db, &name)).await
+    }
+
     /// Returns the checks of an exit, newest first.
     pub async fn checks(&self, exit: &ExitId, target: Option<&str>, page: Page) -> Result<Vec<Check>, StoreError> {
         let (exit, target) = (exit.clone(), target.map(str::to_owned));

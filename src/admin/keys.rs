@@ -14,7 +14,6 @@ mod error;
 mod spec;
 mod worker;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rand::RngExt;
@@ -87,16 +86,11 @@ pub struct KeyAdmin(Arc<Inner>);
 
 struct Inner {
     parts: KeyParts,
-    /// Held while a key is changed, so two requests for the same name cannot both succeed.
-    keys: Mutex<Table>,
+    /// Computes the digests of secrets. `None` until there is a key file. The lock is held while a key is changed, so two
+    /// requests for the same name cannot both succeed.
+    digester: Mutex<Option<Arc<Digester>>>,
     usage: std::sync::Mutex<worker::Saved>,
     events: broadcast::Sender<KeyEvent>,
-}
-
-/// The keys that the API created.
-struct Table {
-    digester: Option<Arc<Digester>>,
-    keys: BTreeMap<String, store::Key>,
 }
 
 /// A created key.
@@ -105,14 +99,6 @@ pub struct CreatedKey {
     pub name: String,
     /// The secret. `None` if the key existed already and was created from an equal spec: secrets are shown once.
     pub secret: Option<Secret>,
-}
-
-/// A key as lists show it.
-#[derive(Clone, Debug)]
-pub struct ListedKey {
-    pub key: Arc<KeyState>,
-    /// `None` if the key does not expire.
-    pub expires: Option<Moment>,
 }
 
 /// Makes the stored keys valid. Called at the start, before a port is open. `secret` is the content of the key file;
@@ -140,7 +126,7 @@ fn api_key(stored: &store::Key, now: Moment) -> Result<ApiKey, BadField> {
         name: stored.name.as_str().into(),
         digest: stored.digest,
         created: stored.created,
-        valid_for: stored.expires.map(|expires| expires.since(now)),
+        expires: stored.expires.map(|expires| (expires, expires.since(now))),
         amounts: spec.amounts(),
         budgets: spec.budgets(),
         rights: spec.rights(),
@@ -148,19 +134,12 @@ fn api_key(stored: &store::Key, now: Moment) -> Result<ApiKey, BadField> {
 }
 
 impl KeyAdmin {
-    /// Starts the worker that stores what keys use. `stored` are the keys of the store, which [`restore_keys`] has made
-    /// valid already. `usage` is what keys used that this process does not know yet.
-    pub fn start(
-        tasks: &Tasks,
-        parts: KeyParts,
-        stored: Vec<store::Key>,
-        secret: Option<&Secret>,
-        usage: Vec<store::KeyUsage>,
-    ) -> Self {
-        let keys = stored.into_iter().map(|key| (key.name.clone(), key)).collect();
-        let table = Table { digester: secret.map(|secret| Arc::new(Digester::new(secret))), keys };
+    /// Starts the worker that stores what keys use. [`restore_keys`] has made the stored keys valid already. `secret` is
+    /// the content of the key file, and `usage` is what keys used that this process does not know yet.
+    pub fn start(tasks: &Tasks, parts: KeyParts, secret: Option<&Secret>, usage: Vec<store::KeyUsage>) -> Self {
+        let digester = Mutex::new(secret.map(|secret| Arc::new(Digester::new(secret))));
         let usage = std::sync::Mutex::new(worker::Saved::new(usage));
-        let inner = Inner { parts, keys: Mutex::new(table), usage, events: broadcast::Sender::new(EVENTS) };
+        let inner = Inner { parts, digester, usage, events: broadcast::Sender::new(EVENTS) };
         let admin = Self(Arc::new(inner));
         let (worker, of) = (tasks.clone(), admin.clone());
         tasks.supervise("keys", move || worker::run(of.clone(), worker.clone()));
@@ -173,18 +152,16 @@ impl KeyAdmin {
     }
 
     /// Returns all keys, by name.
-    pub async fn list(&self) -> Vec<ListedKey> {
-        let table = self.0.keys.lock().await;
-        let mut all: Vec<_> = self.0.parts.limits.keys().into_iter().map(|key| listed(key, &table)).collect();
-        all.sort_unstable_by(|a, b| a.key.name.cmp(&b.key.name));
+    pub fn list(&self) -> Vec<Arc<KeyState>> {
+        let mut all = self.0.parts.limits.keys();
+        all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         all
     }
 
     /// Returns the key with this name.
-    pub async fn one(&self, name: &str) -> Result<ListedKey, KeyError> {
-        let table = self.0.keys.lock().await;
+    pub fn one(&self, name: &str) -> Result<Arc<KeyState>, KeyError> {
         let found = self.0.parts.limits.keys().into_iter().find(|key| *key.name == *name);
-        found.map(|key| listed(key, &table)).ok_or_else(|| unknown(name))
+        found.ok_or_else(|| unknown(name))
     }
 
     /// Creates a key with a random secret. If a key of this name exists already and was created from an equal spec,
@@ -193,17 +170,17 @@ impl KeyAdmin {
         let Some(name) = spec.name.clone() else {
             return Err(BadField::new("name", "is missing; sessions and pins of the key belong to it").into());
         };
-        let mut table = self.0.keys.lock().await;
+        let mut current = self.0.digester.lock().await;
         if self.is_configured(&name) {
             return Err(KeyError::NameOfConfig(name));
         }
         let asked = spec.to_json();
-        match table.keys.get(&name) {
+        match self.stored(&name).await? {
             Some(old) if old.asked == asked => return Ok(CreatedKey { name, secret: None }),
             Some(_) => return Err(KeyError::NameTaken(name)),
             None => {}
         }
-        let digester = match &table.digester {
+        let digester = match &*current {
             Some(digester) => digester.clone(),
             None => self.make_digester()?,
         };
@@ -212,8 +189,8 @@ impl KeyAdmin {
         let expires = spec.ttl.map(|HumanDuration(ttl)| now.after(ttl));
         let key = store::Key { name: name.clone(), digest, asked, created: now, expires };
         self.commit(vec![Write::PutKey(key.clone())]).await?;
-        table.digester = Some(digester);
-        self.publish(&mut table, key, now).await?;
+        *current = Some(digester.clone());
+        self.publish(digester, &key, now).await?;
         self.tell(&name, KeyChange::Created);
         Ok(CreatedKey { name, secret: Some(secret) })
     }
@@ -221,17 +198,19 @@ impl KeyAdmin {
     /// Changes a key by a JSON merge patch of the body that created it. The secret and what was used stay. Open
     /// connections stay, and the new settings hold for the next request.
     pub async fn change(&self, name: &str, patch: &Map<String, Value>) -> Result<(), KeyError> {
-        let mut table = self.0.keys.lock().await;
-        let old = self.own(&table, name)?;
+        let current = self.0.digester.lock().await;
+        let old = self.own(name).await?;
         let spec = KeySpec::patched(&old.asked, patch)?;
         let now = self.0.parts.state.now();
         let expires = match (patch.contains_key("ttl"), spec.ttl) {
             (false, _) => old.expires,
             (true, ttl) => ttl.map(|HumanDuration(ttl)| now.after(ttl)),
         };
-        let key = store::Key { asked: spec.to_json(), expires, ..old.clone() };
+        let key = store::Key { asked: spec.to_json(), expires, ..old };
         self.commit(vec![Write::PutKey(key.clone())]).await?;
-        self.publish(&mut table, key, now).await?;
+        if let Some(digester) = &*current {
+            self.publish(digester.clone(), &key, now).await?;
+        }
         self.tell(name, KeyChange::Changed);
         Ok(())
     }
@@ -239,18 +218,17 @@ impl KeyAdmin {
     /// Deletes a key. The next connection with its secret is refused. Open connections continue, unless `cut` is true.
     /// The last key is deleted only if `open` is true, because the gateway needs no key after that.
     pub async fn delete(&self, name: &str, cut: bool, open: bool) -> Result<(), KeyError> {
-        let mut table = self.0.keys.lock().await;
-        let created = self.own(&table, name)?.created;
+        let _one_at_a_time = self.0.digester.lock().await;
+        let created = self.own(name).await?.created;
         if self.0.parts.limits.keys().len() == 1 && !open {
             return Err(KeyError::LastKey(name.to_owned()));
         }
         self.commit(vec![Write::DropKey(name.to_owned())]).await?;
-        table.keys.remove(name);
         self.0.parts.limits.drop_api_key(name);
         self.0.parts.store.note(Write::DropKeyUsage(name.to_owned(), created));
         self.refresh_ports().await;
         if cut {
-            self.cut(|key, _| key == name);
+            self.cut(name);
         }
         self.tell(name, KeyChange::Deleted);
         Ok(())
@@ -271,12 +249,17 @@ impl KeyAdmin {
         self.0.parts.limits.keys().iter().any(|key| key.created.is_none() && *key.name == *name)
     }
 
-    fn own<'t>(&self, table: &'t Table, name: &str) -> Result<&'t store::Key, KeyError> {
-        match table.keys.get(name) {
+    /// Returns the stored key with this name. A key that the API did not create is an error.
+    async fn own(&self, name: &str) -> Result<store::Key, KeyError> {
+        match self.stored(name).await? {
             Some(key) => Ok(key),
             None if self.is_configured(name) => Err(KeyError::ReadOnly(name.to_owned())),
             None => Err(unknown(name)),
         }
+    }
+
+    async fn stored(&self, name: &str) -> Result<Option<store::Key>, KeyError> {
+        self.0.parts.store.key(name).await.map_err(failed)
     }
 
     fn make_digester(&self) -> Result<Arc<Digester>, KeyError> {
@@ -290,21 +273,12 @@ impl KeyAdmin {
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<(), KeyError> {
-        self.0.parts.store.commit(writes).await.map_err(|error| match error {
-            StoreError::Refused(Fault::Hung) => KeyError::DiskHangs, // the store has logged it
-            error => {
-                tracing::error!(%error, "a key could not be stored");
-                KeyError::Internal
-            }
-        })
+        self.0.parts.store.commit(writes).await.map_err(failed)
     }
 
     /// Makes a stored key valid.
-    async fn publish(&self, table: &mut Table, key: store::Key, now: Moment) -> Result<(), KeyError> {
-        let api = api_key(&key, now)?;
-        let digester = table.digester.clone().ok_or(KeyError::Internal)?;
-        self.0.parts.limits.put_api_key(digester, api);
-        table.keys.insert(key.name.clone(), key);
+    async fn publish(&self, digester: Arc<Digester>, key: &store::Key, now: Moment) -> Result<(), KeyError> {
+        self.0.parts.limits.put_api_key(digester, api_key(key, now)?);
         self.refresh_ports().await;
         Ok(())
     }
@@ -314,13 +288,10 @@ impl KeyAdmin {
         self.0.parts.listeners.lock().await.refresh_keys();
     }
 
-    /// Cuts the connections for which `which` returns true. Its arguments are the name of the key, and the source of the
-    /// exit that serves the connection.
-    fn cut(&self, which: impl Fn(&str, Option<&str>) -> bool) {
+    /// Cuts the open connections of a key.
+    fn cut(&self, name: &str) {
         for connection in self.0.parts.connections.list() {
-            let state = connection.state();
-            let source = state.served_by.as_ref().filter(|_| state.streaming).map(|by| by.exit.source().as_str());
-            if state.key.as_deref().is_some_and(|key| which(key, source)) {
+            if connection.state().key.as_deref() == Some(name) {
                 connection.cut();
             }
         }
@@ -331,9 +302,12 @@ impl KeyAdmin {
     }
 }
 
-fn listed(key: Arc<KeyState>, table: &Table) -> ListedKey {
-    let stored = key.created.and_then(|_| table.keys.get(&*key.name));
-    ListedKey { expires: stored.and_then(|stored| stored.expires), key }
+fn failed(error: StoreError) -> KeyError {
+    if error == StoreError::Refused(Fault::Hung) {
+        return KeyError::DiskHangs; // the store has logged it
+    }
+    tracing::error!(%error, "a key could not be stored or read");
+    KeyError::Internal
 }
 
 fn unknown(name: &str) -> KeyError {

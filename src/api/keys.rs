@@ -3,6 +3,7 @@
 //! The handlers translate between HTTP and [`crate::admin::keys`], which validates, creates, changes and deletes keys. A
 //! secret is in one answer only: the answer to the request that created the key.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use axum::Json;
@@ -18,8 +19,9 @@ use super::error::{ApiError, Problem};
 use super::etag::tagged;
 use super::extract::{self, Body, Named, Params};
 use super::timestamp::Timestamp;
-use crate::admin::keys::{BudgetSpec, ByteCount, CreatedKey, KeyError, KeySpec, LimitsSpec, ListedKey};
+use crate::admin::keys::{BudgetSpec, ByteCount, CreatedKey, KeyError, KeySpec, LimitsSpec};
 use crate::exit::Moment;
+use crate::limit::keys::KeyState;
 use crate::limit::{Amounts, Budget, Level, Usage, Used};
 
 /// A key of clients. Its secret is never shown again.
@@ -138,8 +140,7 @@ pub(super) struct Delete {
 }
 
 impl Key {
-    fn of(listed: &ListedKey) -> Self {
-        let ListedKey { key, expires, .. } = listed;
+    fn of(key: &Arc<KeyState>) -> Self {
         let usage = key.account.usage(Moment::from(SystemTime::now()));
         let (all, sources): (Vec<_>, Vec<_>) = usage.into_iter().partition(|usage| usage.source.is_none());
         let list = |names: &Option<Box<[Box<str>]>>| {
@@ -155,7 +156,7 @@ impl Key {
             origin: if key.created.is_some() { KeyOrigin::Api } else { KeyOrigin::Config },
             expired: key.is_expired(Instant::now()),
             created: key.created.map(Timestamp),
-            expires: expires.map(Timestamp),
+            expires: key.expires().map(Timestamp),
             routes: list(&key.rights().routes),
             sources: list(&key.rights().sources),
             limits: LimitsSpec { connections, per_second, bytes_per_second: bytes_per_second.map(ByteCount) },
@@ -208,8 +209,8 @@ pub(super) async fn list(
     Params(KeyPage { limit, after }): Params<KeyPage>,
 ) -> Result<Response, ApiError> {
     let limit = extract::limit(limit)?;
-    let all = wiring.keys.list().await;
-    let from = all.partition_point(|listed| after.as_deref().is_some_and(|after| *listed.key.name <= *after));
+    let all = wiring.keys.list();
+    let from = all.partition_point(|key| after.as_deref().is_some_and(|after| *key.name <= *after));
     let keys: Vec<_> = all[from..].iter().take(limit).map(Key::of).collect();
     let more = from + keys.len() < all.len();
     let next = keys.last().filter(|_| more).map(|key| key.name.clone());
@@ -224,14 +225,14 @@ pub(super) async fn list(
         (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn create(State(wiring): State<Wiring>, Body(fields): Body) -> Result<Response, ApiError> {
     let CreatedKey { name, secret } = wiring.keys.create(KeySpec::read(&fields)?).await?;
-    let key = Key::of(&wiring.keys.one(&name).await?);
+    let key = Key::of(&wiring.keys.one(&name)?);
     let status = if secret.is_some() { StatusCode::CREATED } else { StatusCode::OK };
     let headers = [(header::LOCATION, format!("/keys/{name}")), (header::CACHE_CONTROL, "no-store".to_owned())];
     let secret = secret.map(|secret| secret.expose().to_owned());
     Ok((status, headers, Json(NewKeyAnswer { secret, key })).into_response())
 }
 
-/// One key.
+/// One key, with what it has used.
 #[utoipa::path(get, path = "/keys/{name}", tag = "keys", params(("name" = String, Path, description = "The key's name")),
     responses((status = 200, body = Key), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn one(
@@ -239,7 +240,7 @@ pub(super) async fn one(
     headers: HeaderMap,
     Named(name): Named,
 ) -> Result<Response, ApiError> {
-    tagged(&headers, &Key::of(&wiring.keys.one(&name).await?))
+    tagged(&headers, &Key::of(&wiring.keys.one(&name)?))
 }
 
 /// Changes a key by a JSON merge patch of the body that created it: `null` removes a field. The secret and what was used
@@ -253,7 +254,7 @@ pub(super) async fn change(
     Body(patch): Body,
 ) -> Result<Response, ApiError> {
     wiring.keys.change(&name, &patch).await?;
-    Ok(Json(Key::of(&wiring.keys.one(&name).await?)).into_response())
+    Ok(Json(Key::of(&wiring.keys.one(&name)?)).into_response())
 }
 
 /// Deletes a key. The next connection with its secret is refused. Open connections may finish, unless `cut`.

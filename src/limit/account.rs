@@ -125,6 +125,18 @@ impl Scope {
     }
 }
 
+/// Returns the name of a source. All accounts share one copy of the name, because there are many accounts and few
+/// sources.
+fn interned(source: &str) -> Arc<str> {
+    static NAMES: Mutex<Vec<Arc<str>>> = Mutex::new(Vec::new());
+    let mut names = lock(&NAMES);
+    if let Some(name) = names.iter().find(|name| ***name == *source) {
+        return name.clone();
+    }
+    names.push(source.into());
+    names[names.len() - 1].clone()
+}
+
 /// Returns the total at which a counter stops. A total that is still reserved by connections counts as used.
 fn stop(total: u64, left: u64) -> u64 {
     if left == u64::MAX { NEVER } else { total.saturating_add(left).min(NEVER - 1) }
@@ -291,7 +303,7 @@ impl Account {
         if let Some(account) = sources.iter().find(|account| *account.source == *source) {
             return account.clone();
         }
-        let account = SourceAccount { source: source.into(), own: Scope::default(), all: self.all.clone() };
+        let account = SourceAccount { source: interned(source), own: Scope::default(), all: self.all.clone() };
         let account = Arc::new(account);
         sources.reserve_exact(1);
         sources.push(account.clone());

@@ -64,8 +64,8 @@ pub struct ApiKey {
     pub digest: Digest,
     /// When the key was created. A key that gets the name of a deleted key is another key.
     pub created: Moment,
-    /// How long the key is still valid. `None`: for ever.
-    pub valid_for: Option<Duration>,
+    /// When the key expires, and how long the key is still valid. `None`: the key does not expire.
+    pub expires: Option<(Moment, Duration)>,
     pub amounts: Amounts,
     pub budgets: Budgets,
     pub rights: Rights,
@@ -80,12 +80,17 @@ pub struct KeyState {
     pub account: Arc<Account>,
     pub(super) allowance: Arc<Allowance>,
     pub(super) rights: Rights,
-    expires: Option<Instant>,
+    expires: Option<(Moment, Instant)>,
 }
 
 impl KeyState {
     pub fn is_expired(&self, now: Instant) -> bool {
-        self.expires.is_some_and(|expires| now >= expires)
+        self.expires.is_some_and(|(_, expires)| now >= expires)
+    }
+
+    /// Returns when the key expires. `None` if it does not.
+    pub fn expires(&self) -> Option<Moment> {
+        self.expires.map(|(at, _)| at)
     }
 
     /// Returns the limits of the key.
@@ -186,9 +191,9 @@ impl Keys {
 
 /// Returns a key of the API with its digest. `was` is the key that had the same name before.
 fn api_state(key: ApiKey, was: Option<&Arc<KeyState>>, (clock, now): (&Clock, Moment)) -> (Digest, Arc<KeyState>) {
-    let ApiKey { name, digest, created, valid_for, amounts, budgets, rights } = key;
+    let ApiKey { name, digest, created, expires, amounts, budgets, rights } = key;
     let was = was.filter(|key| key.created == Some(created));
-    let expires = valid_for.and_then(|span| Instant::now().checked_add(span));
+    let expires = expires.and_then(|(at, span)| Some((at, Instant::now().checked_add(span)?)));
     let key = state((name, Some(created)), |_| was, (amounts, &budgets), rights, expires, (clock, now));
     (digest, Arc::new(key))
 }
@@ -198,7 +203,7 @@ fn state<'k>(
     was: impl FnOnce(&str) -> Option<&'k Arc<KeyState>>,
     (amounts, budgets): (Amounts, &Budgets),
     rights: Rights,
-    expires: Option<Instant>,
+    expires: Option<(Moment, Instant)>,
     (clock, now): (&Clock, Moment),
 ) -> KeyState {
     let kept = was(&name).map(|key| (key.allowance.clone(), key.account.clone()));
@@ -221,7 +226,7 @@ mod tests {
             name: name.into(),
             digest: digester().digest(secret.as_bytes()),
             created: Moment(1),
-            valid_for: None,
+            expires: None,
             amounts: Amounts::default(),
             budgets: Budgets::default(),
             rights: Rights::default(),

@@ -230,8 +230,8 @@ mod tests {
 
     fn ledger(per_day: u64, per_month: u64) -> Ledger {
         let (bytes_per_day, bytes_per_month) = (NonZeroU64::new(per_day), NonZeroU64::new(per_month));
-        let mut ledger = Ledger::default();
-        ledger.budget = Budget { bytes_per_day, bytes_per_month, ..Budget::default() };
+        let budget = Budget { bytes_per_day, bytes_per_month, ..Budget::default() };
+        let mut ledger = Ledger { budget, ..Ledger::default() };
         ledger.add(Used::default(), NOON);
         ledger
     }

@@ -18,7 +18,6 @@ use crate::store::{self, Store};
 
 /// The keys of the last run.
 pub(super) struct StoredKeys {
-    keys: Vec<store::Key>,
     secret: Option<Secret>,
     /// What keys used that do not exist now.
     other_usage: Vec<store::KeyUsage>,
@@ -40,7 +39,7 @@ pub(super) fn restore(
     let secret = secret(config, &keys)?;
     restore_keys(limits, &keys, secret.as_ref(), now);
     let other_usage = restore_usage(limits, usage);
-    Ok(StoredKeys { keys, secret, other_usage })
+    Ok(StoredKeys { secret, other_usage })
 }
 
 /// Starts the administration of keys.
@@ -49,7 +48,7 @@ pub(super) fn start(
     tasks: &Tasks,
     (state, store, limits): (&State, &Store, &Limits),
     (listeners, connections): (&Arc<Mutex<Listeners>>, &Arc<ConnectionTable>),
-    StoredKeys { keys, secret, other_usage }: StoredKeys,
+    StoredKeys { secret, other_usage }: StoredKeys,
 ) -> KeyAdmin {
     let data_dir = config.data_dir.clone();
     let parts = KeyParts {
@@ -63,7 +62,7 @@ pub(super) fn start(
             made.map(|(secret, _)| secret).map_err(|error| error.to_string())
         }),
     };
-    KeyAdmin::start(tasks, parts, keys, secret.as_ref(), other_usage)
+    KeyAdmin::start(tasks, parts, secret.as_ref(), other_usage)
 }
 
 /// Reads the key file, with which the secrets of the API's keys are recognized. Returns `None` if there is no such file:
