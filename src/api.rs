@@ -119,6 +119,8 @@ pub struct Wiring {
     pub tester: Option<check::Handle>,
     /// Tests public proxies. `None` if the configuration has no lists of them.
     pub public_tester: Option<check::public::Handle>,
+    /// Tests the exits of upstream sources. `None` if the configuration has no such source.
+    pub upstream_tester: Option<check::Handle>,
     /// The sources of exits.
     pub sources: Sources,
     /// The names of the sources that are lists of public proxies.

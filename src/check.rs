@@ -6,8 +6,8 @@
 //! A check also records the address of an exit, as servers outside see it. The address that a relay announces may be
 //! another one.
 //!
-//! The code is pure (without I/O) except for two parts. An [`ExitDialer`] opens streams: [`TorExitDialer`], or a
-//! simulated dialer in tests. The loop in `check/worker.rs` passes messages between the running checks, the tester's
+//! The code is pure (without I/O) except for two parts. An [`ExitDialer`] opens streams: [`TorExitDialer`],
+//! [`UpstreamDialer`], or a simulated dialer in tests. The loop in `check/worker.rs` passes messages between the running checks, the tester's
 //! state and [`crate::state`].
 //!
 //! Next: `check/tester_state.rs` (which checks are due, and which results came back), `check/round.rs` (one check),
@@ -38,6 +38,7 @@ mod tamper_check;
 pub mod target_health;
 mod tester_state;
 mod tor_dialer;
+mod upstream_dialer;
 pub mod verdict;
 mod waiting;
 mod worker;
@@ -54,8 +55,9 @@ pub use self::evaluator::PageHealth;
 pub use self::exit_update::{ECHO, Geo};
 pub use self::fault::Fault;
 pub use self::results::Checked;
-pub use self::settings::{BadSettings, CheckedSite, Settings};
+pub use self::settings::{BadSettings, CheckedSite, Settings, Tested};
 pub use self::tor_dialer::TorExitDialer;
+pub use self::upstream_dialer::UpstreamDialer;
 pub use self::worker::CheckBatch;
 
 use self::round::{Finding, Job};
@@ -143,18 +145,18 @@ impl Handle {
     }
 }
 
-/// The tester of Tor exits. There is one for the whole gateway.
-pub type Tester<D> = Worker<TorExits<D>>;
+/// The tester of Tor exits, and the tester of exits of one's own. There is one of each for the whole gateway.
+pub type Tester<D> = Worker<DialedExits<D>>;
 
-/// How Tor exits are tested.
-pub struct TorExits<D> {
+/// How exits are tested to which an [`ExitDialer`] opens streams.
+pub struct DialedExits<D> {
     dialer: D,
     settings: Arc<Settings>,
     geo: Geo,
     page_health: watch::Sender<Arc<[PageHealth]>>,
 }
 
-impl<D: ExitDialer> Worker<TorExits<D>> {
+impl<D: ExitDialer> Worker<DialedExits<D>> {
     /// Returns a tester of the exits in `state`, and the handle to request checks from it. `urgent` yields exits for
     /// which live requests wait.
     pub fn new(
@@ -165,13 +167,13 @@ impl<D: ExitDialer> Worker<TorExits<D>> {
         urgent: mpsc::Receiver<ExitId>,
     ) -> (Arc<Self>, Handle) {
         let (page_health, received) = watch::channel(Arc::from([]));
-        let kind = TorExits { dialer, settings: Arc::new(settings), geo, page_health };
+        let kind = DialedExits { dialer, settings: Arc::new(settings), geo, page_health };
         let (tester, requests) = Self::create(kind, state, urgent);
         (tester, Handle { requests, page_health: received })
     }
 }
 
-impl<D: ExitDialer> TesterKind for TorExits<D> {
+impl<D: ExitDialer> TesterKind for DialedExits<D> {
     type State = TesterState;
     const TASK: &'static str = "check";
 
@@ -194,7 +196,9 @@ impl<D: ExitDialer> TesterKind for TorExits<D> {
     async fn published(&self, checks: &mut TesterState, state: &State) {
         state.announce(checks.events());
         if let Some(health) = checks.page_health(state.now()) {
-            measure::page_health(&health);
+            if self.settings.tested == Tested::Tor {
+                measure::page_health(&health);
+            }
             self.page_health.send_replace(health.into());
         }
     }

@@ -47,6 +47,7 @@ mod tls;
 mod tor;
 mod tree;
 mod units;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -54,7 +55,7 @@ use std::time::Duration;
 
 pub use address::{Endpoint, PortRange};
 pub use api::Api;
-pub use check::{Check, CheckPublic, CheckTarget};
+pub use check::{Check, CheckPublic, CheckTarget, CheckUpstream};
 pub use choice::{Auth, Engine, Isolation, ListFormat, LogFormat, Rotate, Through};
 pub use diff::{Changes, diff};
 pub use finding::{Faults, Finding, Location};
@@ -66,6 +67,7 @@ pub use route::Route;
 pub use source::{ExitAddresses, Onionoo, Proxifly, ProxyList, Sources};
 pub use tls::Tls;
 pub use tor::{Attach, Tor};
+pub use upstream::{ProxiesFrom, Upstream};
 
 use diff::FlatKeys;
 use findings::Findings;
@@ -147,6 +149,8 @@ impl Config {
         let groups = Groups::validate(&file.groups, findings);
         let gateway = Gateway::validate(&file.gateway, findings);
         let check = Check::validate(&file.check, findings);
+        // The sources come before the routes, because a route may name an upstream source.
+        let sources = Sources::validate(&file.sources, findings);
         let context = route::RouteContext { gateway: &gateway, check: &check, groups: &groups, selectors };
         let routes = context.routes(file, findings);
         let api = Api::validate(&file.api, findings);
@@ -158,7 +162,7 @@ impl Config {
             gateway,
             api,
             tor: Tor::validate(&file.tor, findings),
-            sources: Sources::validate(&file.sources, findings),
+            sources,
             check,
             store: Store { keep_checks: file.store.keep_checks.0 },
             groups,
@@ -185,8 +189,10 @@ impl Config {
             let hint = "exitgate generates one and stores it in data_dir; to choose your own, set api.token_file";
             findings.warn("api.token", "is missing, and the API can be reached from other machines", hint);
         }
-        if !self.tor.enabled && !self.sources.any_public() && !self.gateway.allow_direct {
-            let hint = "enable tor or sources.proxifly, add a [[sources.list]], or set gateway.allow_direct = true";
+        let any_proxies = self.sources.any_public() || !self.sources.upstream.is_empty();
+        if !self.tor.enabled && !any_proxies && !self.gateway.allow_direct {
+            let hint = "enable tor or sources.proxifly, add a [[sources.list]] or a [[sources.upstream]], or set \
+                        gateway.allow_direct = true";
             findings.warn(
                 "tor.enabled",
                 "is false, and no other source of exits is enabled: every request will fail",

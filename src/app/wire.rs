@@ -8,6 +8,7 @@ mod lists;
 mod recall;
 pub(super) mod routes;
 pub(super) mod settings;
+mod upstream;
 mod workers;
 
 use std::net::SocketAddr;
@@ -110,7 +111,7 @@ pub async fn build(
         tor: tor.clone(),
         terms,
         refusals: RefusalReporter::new(reports),
-        verify: exits::verify(started.tester.clone(), started.public_tester.clone()),
+        verify: exits::verify(&started),
         stopping: stopped,
     }));
     let permits = Permits::new(settings::connections(&config.gateway, files::raise_limit()));
@@ -297,15 +298,17 @@ fn wiring(
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
     let public = config.sources.any_public();
+    let upstream: Vec<_> = config.sources.upstream.iter().map(|source| source.name).collect();
     let engines = tor.clone();
     Wiring {
         metrics: Arc::new(move || telemetry.render()),
-        readiness: Arc::new(move || exits::readiness(&readable, engines.as_ref(), direct, public)),
+        readiness: Arc::new(move || exits::readiness(&readable, engines.as_ref(), (direct, public), &upstream)),
         reload,
         state: state.clone(),
         store: store.clone(),
         tester: started.tester,
         public_tester: started.public_tester,
+        upstream_tester: started.upstream_tester,
         sources: started.sources,
         lists: started.lists,
         public_list: config.sources.any_public().then(|| api::list::ListCache::new(state)),

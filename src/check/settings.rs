@@ -1,4 +1,4 @@
-//! The settings of the tester of Tor exits, which are made from the configuration. URLs are parsed and certificates are
+//! The settings of the testers of Tor exits and of exits of one's own, which are made from the configuration. URLs are parsed and certificates are
 //! read here.
 
 use std::path::{Path, PathBuf};
@@ -12,13 +12,33 @@ use tokio_rustls::TlsConnector;
 
 use super::probe::{BadPage, Page, connector};
 use super::{schedule, verdict};
-use crate::config::{Check, CheckTarget};
+use crate::config::{Check, CheckTarget, CheckUpstream};
+use crate::exit::Source;
 use crate::net::{BadTarget, Host};
 use crate::route::Site;
 
-/// How Tor exits are tested.
+/// Which exits a tester tests. Tor exits and exits of one's own have a tester each, with the same code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tested {
+    /// Tor exit relays. Checks cost nothing, and nobody vouches for an exit.
+    Tor,
+    /// The exits of upstream sources, which the operator owns or pays for. Checks cost paid bytes.
+    Upstream,
+}
+
+impl Tested {
+    pub fn includes(self, source: Source) -> bool {
+        match self {
+            Self::Tor => source == Source::Tor,
+            Self::Upstream => matches!(source, Source::Upstream(_)),
+        }
+    }
+}
+
+/// How Tor exits, or exits of one's own, are tested.
 #[derive(Clone)]
 pub struct Settings {
+    pub tested: Tested,
     /// The echo servers: pages that answer with the address that they see.
     pub echoes: Vec<Page>,
     /// The canaries: pages that are the same for all clients.
@@ -94,6 +114,7 @@ impl Settings {
         let page = |url: &http::Uri| Page::of(url).map_err(|why| BadSettings::Page { url: url.to_string(), why });
         let also = check.ca_file.as_deref().map_or(Ok(Vec::new()), certificates)?;
         Ok(Self {
+            tested: Tested::Tor,
             echoes: check.echo.iter().map(page).collect::<Result<_, _>>()?,
             canaries: check.canary.iter().map(page).collect::<Result<_, _>>()?,
             sites: check.targets.iter().map(CheckedSite::of).collect::<Result<_, _>>()?,
@@ -110,6 +131,17 @@ impl Settings {
             ban_for: check.ban_for,
             tls: connector(also)?,
         })
+    }
+
+    /// Makes the settings for exits of one's own. A check that passes makes one echo request and fetches one canary,
+    /// because each request costs paid bytes. A second echo request follows only if the first one failed.
+    pub fn of_upstream(check: &Check) -> Result<Self, BadSettings> {
+        let settings = Self::of(check)?;
+        let CheckUpstream { every, stale_after, concurrency } = check.upstream;
+        let concurrency = concurrency.get() as usize;
+        let schedule = schedule::Terms { every, stale_after, concurrency, ..settings.schedule };
+        let terms = verdict::Terms { probes: 2, passes: 1 };
+        Ok(Self { tested: Tested::Upstream, terms, schedule, stale_after, ..settings })
     }
 }
 

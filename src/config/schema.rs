@@ -17,7 +17,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::address::{Endpoint, PortRange, Status};
-use super::choice::{Auth, Engine, Isolation, ListFormat, ListProtocol, LogFormat, Rotate, RouteSource, Through};
+use super::choice::{
+    Auth, Engine, Isolation, ListFormat, ListProtocol, LogFormat, Rotate, RouteSource, Through, UpstreamKind,
+    UpstreamProtocol,
+};
 use super::secret::Hidden;
 use super::text_value::{List, OneOrMany, Text};
 use super::units::{Bytes, DurationOrNever, Int, MaybeZero};
@@ -152,7 +155,13 @@ section!(Attach {
     cookie_file: Option<PathBuf>,
 });
 
-section!(Sources { onionoo: Onionoo, exit_addresses: ExitAddresses, proxifly: Proxifly, list: List<SourceList>, });
+section!(Sources {
+    onionoo: Onionoo,
+    exit_addresses: ExitAddresses,
+    proxifly: Proxifly,
+    list: List<SourceList>,
+    upstream: List<SourceUpstream>,
+});
 
 section!(Onionoo {
     enabled: bool = true,
@@ -184,6 +193,18 @@ section!(SourceList {
     through: Through = Through::Direct,
 });
 
+section!(SourceUpstream {
+    name: Option<String>,
+    kind: UpstreamKind = UpstreamKind::List,
+    proxies: List<Hidden>,
+    file: Option<PathBuf>,
+    url: Option<Hidden>,
+    every: Text<Duration> = minutes(60),
+    protocol: UpstreamProtocol = UpstreamProtocol::Http,
+    allow_private: bool,
+    ca_file: Option<PathBuf>,
+});
+
 section!(Check {
     echo: List<Text<Uri>> = ECHOES.into_iter().map(url).collect(),
     canary: List<Text<Uri>> = CANARIES.into_iter().map(url).collect(),
@@ -199,6 +220,7 @@ section!(Check {
     ban_for: Text<Duration> = minutes(60),
     echo_per_hour: f64 = 500.0,
     public: CheckPublic,
+    upstream: CheckUpstream,
 });
 
 section!(CheckTarget {
@@ -228,12 +250,18 @@ section!(CheckPublic {
     most: Int<1, 1_000_000> = Int(50_000),
 });
 
+section!(CheckUpstream {
+    every: Text<Duration> = minutes(6 * 60),
+    stale_after: Text<Duration> = days(1),
+    concurrency: Int<1, 100_000> = Int(20),
+});
+
 section!(Store { keep_checks: Text<Duration> = days(14), });
 
 section!(Route {
     name: Option<String>,
     selector: Option<String>,
-    source: List<RouteSource>,
+    source: List<Text<RouteSource>>,
     fallback: bool,
     port: Option<Int<1, 65_535>>,
     pool: Option<Int<1, 10_000>>,
@@ -374,6 +402,10 @@ mod tests {
             (
                 serde_json::to_value(SourceList::default()),
                 serde_json::to_value(file.sources.list.iter().next().unwrap().1),
+            ),
+            (
+                serde_json::to_value(SourceUpstream::default()),
+                serde_json::to_value(file.sources.upstream.iter().next().unwrap().1),
             ),
             (
                 serde_json::to_value(CheckTarget::default()),

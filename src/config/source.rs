@@ -9,6 +9,7 @@ use super::findings::Findings;
 use super::key_path::KeyPath;
 use super::schema;
 use super::text_value::{List, Text, TextValue as _};
+use super::upstream::{self, Upstream};
 use crate::exit::Protocol;
 
 /// The settings of `[sources]`.
@@ -20,6 +21,8 @@ pub struct Sources {
     pub proxifly: Proxifly,
     /// Other lists of public proxies. Each has a different name.
     pub lists: Vec<ProxyList>,
+    /// Proxies that the operator owns or pays for. Each source has a different name.
+    pub upstream: Vec<Upstream>,
 }
 
 /// The settings for an Onionoo server, which lists Tor relays with their exit addresses.
@@ -73,7 +76,11 @@ const HOURLY: Duration = Duration::from_hours(1);
 
 impl Sources {
     pub(super) fn validate(file: &schema::Sources, findings: &mut Findings) -> Self {
+        let lists = lists(&file.list, findings);
+        let taken: Vec<&str> = lists.iter().map(|list| list.name.as_str()).chain(["onionoo", "proxifly"]).collect();
+        let upstream = upstream::validate(&file.upstream, &taken, findings);
         Self {
+            upstream,
             onionoo: onionoo(&file.onionoo, findings),
             exit_addresses: ExitAddresses {
                 enabled: file.exit_addresses.enabled,
@@ -87,7 +94,7 @@ impl Sources {
                 every: file.proxifly.every.0,
                 through: file.proxifly.through,
             },
-            lists: lists(&file.list, findings),
+            lists,
         }
     }
 

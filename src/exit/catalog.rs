@@ -56,7 +56,7 @@ pub struct Catalog {
     by_asn: Arc<HashMap<u32, Vec<Slot>>>,
     by_ip: Arc<HashMap<IpAddr, Vec<Slot>>>,
     by_check: Arc<BTreeMap<Arc<str>, Arc<Bits>>>,
-    by_source: [Arc<Bits>; 3],
+    by_source: Arc<BTreeMap<Source, Arc<Bits>>>,
     /// Exits by allowed port: the first index is for IPv4 targets, the second for IPv6 targets.
     ports: [Arc<Ports>; 2],
     alive: Arc<Bits>,
@@ -253,14 +253,11 @@ impl Catalog {
     /// The exits that match a filter. Unusable exits are included.
     pub fn matching(&self, filter: &Filter<'_>) -> Bits {
         let mut bits = Bits::default();
-        match filter.asn {
-            Some(asn) => bits = self.by_asn.get(&asn).into_iter().flatten().copied().collect(),
-            None => filter.sources.iter().for_each(|source| bits.add(&self.by_source[*source as usize])),
+        for set in filter.sources.iter().filter_map(|source| self.by_source.get(source)) {
+            bits.add(set);
         }
-        if filter.asn.is_some() {
-            let mut sources = Bits::default();
-            filter.sources.iter().for_each(|source| sources.add(&self.by_source[*source as usize]));
-            bits.keep(&sources);
+        if let Some(asn) = filter.asn {
+            bits.keep(&self.by_asn.get(&asn).into_iter().flatten().copied().collect());
         }
         self.keep_countries(&mut bits, filter.countries);
         if let Some(check) = filter.check {

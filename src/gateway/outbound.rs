@@ -25,6 +25,7 @@ mod queue;
 mod refusal_reporter;
 pub mod rotate;
 mod route_meters;
+mod upstream;
 
 use std::future::Future;
 use std::num::NonZeroU32;

@@ -17,6 +17,7 @@ mod front;
 mod gateway;
 mod lifecycle;
 mod operator;
+mod own_exits;
 mod parallel_requests;
 mod public;
 mod routes;

@@ -70,7 +70,12 @@ fn catalog(config: &Config, exits: Vec<store::Exit>, mut known: HashMap<ExitId, 
     let mut edit = Catalog::default().edit();
     for exit in exits.into_iter().filter(|exit| is_enabled(config, exit.listing.id.source())) {
         let id = exit.listing.id.clone();
-        edit.list(exit.listing);
+        let mut listing = exit.listing;
+        if let Source::Upstream(_) = id.source() {
+            // The store does not contain the login, so the exit cannot be used before its source has listed it again.
+            listing.flags.running = false;
+        }
+        edit.list(listing);
         if let Some(known) = known.remove(&id) {
             edit.learn(&id, |slot| *slot = known);
         }
@@ -122,6 +127,7 @@ fn is_enabled(config: &Config, source: Source) -> bool {
     match source {
         Source::Tor => config.tor.enabled,
         Source::Public => config.sources.any_public(),
+        Source::Upstream(name) => config.sources.upstream.iter().any(|source| source.name == name),
         Source::Direct => false, // added at every start, if the configuration allows it
     }
 }

@@ -46,4 +46,6 @@ pub(super) struct ExitWorkers {
     pub(super) tester: Option<check::Handle>,
     /// Tests public proxies. `None` if the configuration has no lists of them.
     pub(super) public_tester: Option<check::public::Handle>,
+    /// Tests exits of one's own. `None` if the configuration has no upstream source.
+    pub(super) upstream_tester: Option<check::Handle>,
 }

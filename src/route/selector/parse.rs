@@ -9,6 +9,7 @@ use super::keywords::{Key, Keyword, Words};
 use super::session_id::split_rest;
 use super::span::{self, number};
 use super::suggest::suggest;
+use crate::exit::UpstreamName;
 use crate::route::isolate_by::IsolateBy;
 
 use super::{BadSelector, Geo, Mode, Pick, Reason, Selector, SessionId, SourcePick};
@@ -166,7 +167,7 @@ impl<'t> ParsedTokens<'t> {
         if let (Some((_, token)), None) = (self.ttl, &whole.session) {
             return Err(BadSelector::new(token, Reason::TimeAlone));
         }
-        let not_tor = matches!(whole.source, SourcePick::Public | SourcePick::Direct);
+        let not_tor = !matches!(whole.source, SourcePick::Tor | SourcePick::Any);
         if matches!(whole.exit, Some(Pick::Relay(_))) && not_tor {
             let token = self.exit.map(|(_, token)| token).or(self.source.map(|(_, token)| token));
             return Err(BadSelector::new(token.unwrap_or_default(), Reason::ExitSource));
@@ -214,5 +215,7 @@ fn asn(text: &str) -> Option<u32> {
 }
 
 fn source(text: &str) -> Option<SourcePick> {
-    [SourcePick::Tor, SourcePick::Public, SourcePick::Direct, SourcePick::Any].into_iter().find(|s| s.as_str() == text)
+    let built_in = [SourcePick::Tor, SourcePick::Public, SourcePick::Direct, SourcePick::Any];
+    let built_in = built_in.into_iter().find(|pick| pick.as_str() == text);
+    built_in.or_else(|| UpstreamName::find(text).map(SourcePick::Upstream))
 }

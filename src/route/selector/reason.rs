@@ -65,7 +65,7 @@ pub enum Reason {
     Exit,
     #[error("an AS is a number above 0")]
     Asn,
-    #[error("a source is `tor`, `public`, `direct` or `any`")]
+    #[error("a source is `tor`, `public`, `direct`, `any`, or the name of an entry of `[[sources.upstream]]`")]
     Source,
     #[error("streams are kept apart by `key`, `session` or `target`")]
     Isolate,
