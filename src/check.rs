@@ -7,8 +7,8 @@
 //! another one.
 //!
 //! The code is pure (without I/O) except for two parts. An [`ExitDialer`] opens streams: [`TorExitDialer`],
-//! [`UpstreamDialer`], or a simulated dialer in tests. The loop in `check/worker.rs` passes messages between the running checks, the tester's
-//! state and [`crate::state`].
+//! [`UpstreamDialer`], or a simulated dialer in tests. The loop in `check/worker.rs` passes messages between the
+//! running checks, the tester's state and [`crate::state`].
 //!
 //! Next: `check/tester_state.rs` (which checks are due, and which results came back), `check/round.rs` (one check),
 //! `check/verdict.rs` (the verdict on one check), `check/evaluator.rs` (verdicts that need the results of other exits),

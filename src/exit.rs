@@ -163,7 +163,8 @@ impl ExitId {
 }
 
 impl fmt::Display for ExitId {
-    /// Writes a relay's fingerprint, a public proxy's URL, the source and key of a proxy of one's own, `direct` or `onion`.
+    /// Writes a relay's fingerprint, a public proxy's URL, the source and key of a proxy of one's own, `direct` or
+    /// `onion`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tor(fingerprint) => write!(f, "{fingerprint}"),

@@ -1,4 +1,5 @@
-//! Decides which exits of one tester are wanted (Tor exits, or exits of one's own), which means that routes, usernames or pins need them. Pure.
+//! Decides which exits of one tester are wanted (Tor exits, or exits of one's own), which means that routes, usernames
+//! or pins need them. Pure.
 //!
 //! Exits are wanted by routes, by usernames that were used lately, and by pins (each pin keeps one exit for weeks). All
 //! routes that choose among the same exits form one group. The reason: if each route were counted alone, all their

@@ -1,5 +1,5 @@
-//! The settings of the testers of Tor exits and of exits of one's own, which are made from the configuration. URLs are parsed and certificates are
-//! read here.
+//! The settings of the testers of Tor exits and of exits of one's own, which are made from the configuration. URLs are
+//! parsed and certificates are read here.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -62,7 +62,8 @@ async fn connected(addr: SocketAddr, deadline: Instant) -> Result<Stream, DialEr
     timeout_at(deadline, connect(addr)).await.map_err(|_| TargetFault::Timeout)?
 }
 
-/// Returns the addresses for which `allows` returns true, IPv4 and IPv6 alternating. If no address is allowed, returns an error.
+/// Returns the addresses for which `allows` returns true, IPv4 and IPv6 alternating. If no address is allowed, returns
+/// an error.
 fn allowed(resolved: Vec<SocketAddr>, allows: impl Fn(SocketAddr) -> bool) -> Result<Vec<SocketAddr>, TargetFault> {
     if resolved.is_empty() {
         return Err(TargetFault::NoSuchName);
