@@ -11,9 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsConnector;
@@ -29,27 +27,27 @@ pub const LONGEST_NAME: usize = 32;
 const KEY_DIGITS: usize = 16;
 
 /// All names that were interned in this process.
-static NAMES: RwLock<BTreeMap<&'static str, &'static Named>> = RwLock::new(BTreeMap::new());
+static NAMES: RwLock<BTreeMap<&'static str, Named>> = RwLock::new(BTreeMap::new());
 
-#[derive(Debug)]
+/// What is known of an interned name.
 struct Named {
-    name: &'static str,
     /// True if the configuration has a source of this name. The store may contain exits of a source that was removed
     /// from the configuration.
-    configured: AtomicBool,
+    configured: bool,
     /// The list that contains only this source.
-    alone: OnceLock<[Source; 1]>,
+    alone: &'static [Source],
 }
 
 /// The name of one entry of `[[sources.upstream]]`. A copy costs a pointer.
-#[derive(Clone, Copy)]
-pub struct UpstreamName(&'static Named);
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UpstreamName(&'static str);
 
 impl UpstreamName {
     /// Returns the name of a source that the configuration has. Returns `None` if the text cannot be such a name.
     pub fn configured(text: &str) -> Option<Self> {
         let name = Self::intern(text)?;
-        name.0.configured.store(true, Ordering::Relaxed);
+        let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
+        names.get_mut(name.0).into_iter().for_each(|named| named.configured = true);
         Some(name)
     }
 
@@ -60,30 +58,30 @@ impl UpstreamName {
             return None;
         }
         let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(named) = names.get(text) {
-            return Some(Self(named));
+        if let Some((name, _)) = names.get_key_value(text) {
+            return Some(Self(name));
         }
-        let name: &'static str = Box::leak(text.to_owned().into_boxed_str());
-        let (configured, alone) = (AtomicBool::new(false), OnceLock::new());
-        let named: &'static Named = Box::leak(Box::new(Named { name, configured, alone }));
-        names.insert(name, named);
-        Some(Self(named))
+        let name = Self(Box::leak(text.to_owned().into_boxed_str()));
+        let alone: &'static [Source] = Box::leak(Box::new([Source::Upstream(name)]));
+        names.insert(name.0, Named { configured: false, alone });
+        Some(name)
     }
 
     /// Returns the source of this name, if the configuration has one. Never stores the text, so clients may send any
     /// text.
     pub fn find(text: &str) -> Option<Self> {
         let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
-        names.get(text).filter(|named| named.configured.load(Ordering::Relaxed)).map(|named| Self(named))
+        names.get_key_value(text).filter(|(_, named)| named.configured).map(|(name, _)| Self(name))
     }
 
     pub fn as_str(self) -> &'static str {
-        self.0.name
+        self.0
     }
 
     /// Returns the list that contains only this source.
     pub fn alone(self) -> &'static [Source] {
-        self.0.alone.get_or_init(|| [Source::Upstream(self)])
+        let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+        names.get(self.0).map_or(&[], |named| named.alone)
     }
 }
 
@@ -96,35 +94,9 @@ fn is_name(text: &str) -> bool {
     starts && text.len() <= LONGEST_NAME && text.bytes().all(fits) && !is_taken
 }
 
-impl PartialEq for UpstreamName {
-    fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self.0, other.0)
-    }
-}
-
-impl Eq for UpstreamName {}
-
-impl Hash for UpstreamName {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.name.hash(state);
-    }
-}
-
-impl PartialOrd for UpstreamName {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for UpstreamName {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.name.cmp(other.0.name)
-    }
-}
-
 impl fmt::Debug for UpstreamName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.name)
+        f.write_str(self.0)
     }
 }
 
