@@ -118,11 +118,10 @@ impl Selector {
 
     /// Removes the list of excluded autonomous systems if the selector requires one AS. This AS is not in the list, so
     /// the list excludes nothing more.
-    fn without_idle_exclusions(mut self) -> Self {
+    fn drop_idle_exclusions(&mut self) {
         if self.asn.is_some() {
             self.not_asn.clear();
         }
-        self
     }
 
     /// Returns true if the text of a selector contains the token `source-…`, also if the token names the default.

@@ -72,7 +72,7 @@ impl Selector {
             whole.isolate.ok_or_else(|| widens(token))?;
         }
         parsed.contradictions(&whole)?;
-        let whole = whole.without_idle_exclusions();
+        whole.drop_idle_exclusions();
         let fewer = whole.pooled() != self.pooled();
         Ok(Narrowed { beyond: self.beyond(&whole), selector: whole, fewer })
     }
