@@ -132,7 +132,7 @@ impl Identity {
 pub enum KeyRefusal {
     NoKey,
     WrongKey,
-    /// The key was right, but its time is over.
+    /// The key was right, but it has expired.
     Expired,
     /// Too many wrong keys came from this address, so this key was not accepted, right or wrong.
     Damped {

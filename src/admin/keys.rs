@@ -134,8 +134,9 @@ fn api_key(stored: &store::Key, now: Moment) -> Result<ApiKey, BadField> {
 }
 
 impl KeyAdmin {
-    /// Starts the worker that stores what keys use. [`restore_keys`] has made the stored keys valid already. `secret` is
-    /// the content of the key file, and `usage` is what keys used that this process does not know yet.
+    /// Starts the worker that stores how much each key uses. [`restore_keys`] must be called before. `secret` is the
+    /// content of the key file. `usage` is the stored use of keys that do not exist now. A reload of the configuration
+    /// may bring such a key back.
     pub fn start(tasks: &Tasks, parts: KeyParts, secret: Option<&Secret>, usage: Vec<store::KeyUsage>) -> Self {
         let digester = Mutex::new(secret.map(|secret| Arc::new(Digester::new(secret))));
         let usage = std::sync::Mutex::new(worker::Saved::new(usage));
