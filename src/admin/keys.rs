@@ -111,7 +111,12 @@ pub fn restore_keys(limits: &Limits, stored: &[store::Key], secret: Option<&Secr
     let keys = stored.iter().filter_map(|key| match api_key(key, now) {
         Ok(api) => Some(api),
         Err(why) => {
-            tracing::error!(key = key.name, why = %why, "a stored key cannot be read; it stays in the store");
+            tracing::error!(
+                key = key.name,
+                why = %why,
+                "a stored key cannot be read; it stays in the store, and every client needs a key"
+            );
+            limits.close();
             None
         }
     });
@@ -121,7 +126,7 @@ pub fn restore_keys(limits: &Limits, stored: &[store::Key], secret: Option<&Secr
 /// Converts a stored key into the form that connections use.
 fn api_key(stored: &store::Key, now: Moment) -> Result<ApiKey, BadField> {
     let fields = serde_json::from_str(&stored.asked).unwrap_or_default();
-    let spec = KeySpec::read(&fields)?;
+    let spec = KeySpec::stored(&fields)?;
     Ok(ApiKey {
         name: stored.name.as_str().into(),
         digest: stored.digest,

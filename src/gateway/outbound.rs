@@ -271,6 +271,7 @@ impl Gate for Outbound {
         let by = Instant::now() + self.terms.load().times.dial;
         let attempt = Attempt { client, wish: &wish, request, by, plain: caller.protocol == Protocol::Http };
         if is_onion(request.target) {
+            budget::permit_onion(client)?;
             let opened = Box::pin(self.dial_onion(attempt)).await?;
             budget::count_served(client, &opened)?;
             count.keep();
@@ -320,6 +321,7 @@ impl Gate for Outbound {
             Ok(plan) => plan,
             Err(refusal) => self.wait_for_tests(&attempt, refusal, Self::decide_look_up).await?,
         };
+        Self::check_sources(&attempt, &plan)?;
         self.parts.state.make_durable(std::mem::take(&mut plan.events)).await;
         let resolved = self.look_up(&attempt, &plan, lookup).await?;
         count.keep();

@@ -180,6 +180,17 @@ impl fmt::Display for Pick {
     }
 }
 
+impl From<Source> for SourcePick {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::Tor => Self::Tor,
+            Source::Public => Self::Public,
+            Source::Direct => Self::Direct,
+            Source::Upstream(name) => Self::Upstream(name),
+        }
+    }
+}
+
 impl SourcePick {
     /// The keyword in usernames, the configuration and the API.
     pub fn as_str(self) -> &'static str {

@@ -209,3 +209,34 @@ async fn budgets_are_reported() {
         tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
     }
 }
+
+/// Returns limits without keys of the configuration, after the stored keys were restored.
+fn restored(stored: &[store::Key], file: &Secret) -> Limits {
+    let damping = Damping { failures: std::num::NonZeroU32::MIN, pause: Duration::ZERO };
+    let limits = Limits::new(Vec::new(), Amounts::default(), damping);
+    restore_keys(&limits, stored, Some(file), Moment(1));
+    limits
+}
+
+#[test]
+fn a_stored_key_stays_valid_if_its_source_is_gone_and_a_lost_key_opens_nothing() {
+    let (file, secret) = (Secret::new("the key file"), Secret::new("of the client"));
+    let key = |asked: &str| store::Key {
+        name: "a".to_owned(),
+        digest: Digester::new(&file).digest(secret.expose().as_bytes()),
+        asked: asked.to_owned(),
+        created: Moment(1),
+        expires: None,
+    };
+    let (client, password) = ([192, 0, 2, 1].into(), Some(secret.expose().as_bytes()));
+    let of_removed_source = restored(&[key(r#"{"name":"a","sources":["acme","tor"]}"#)], &file);
+    let identity = of_removed_source.identify(client, password, Instant::now()).unwrap();
+    assert!(identity.may_use_source("tor") && !identity.may_use_source("public"));
+
+    assert!(restored(&[], &file).identify(client, None, Instant::now()).is_ok(), "there was never a key");
+    let unreadable = restored(&[key(r#"{"name":"a","routes":[]}"#)], &file);
+    assert!(unreadable.needs_key());
+    for password in [None, password] {
+        assert!(unreadable.identify(client, password, Instant::now()).is_err(), "{password:?}");
+    }
+}

@@ -134,8 +134,10 @@ fn claim(admin: &KeyAdmin, keys: &[Arc<KeyState>]) {
 
 fn store(admin: &KeyAdmin, keys: &[Arc<KeyState>]) {
     let store = &admin.0.parts.store;
-    if !store.has_room() {
-        return; // the counts stay marked as not stored, and the next round tries again
+    // The counts stay marked as not stored, and the next round tries again. While the disk fails, the writer would keep
+    // all rows of all rounds in memory.
+    if !store.has_room() || store.is_failing() {
+        return;
     }
     let now = SystemTime::now().into();
     let unsaved = |key: &Arc<KeyState>| {
