@@ -112,7 +112,10 @@ async fn pass<S: AsyncRead + AsyncWrite>(secure: S, mut far: UnixStream) {
         from_caller
     });
     let from_caller = tokio::select! {
-        () = &mut down => return drop(up.await),
+        () = &mut down => {
+            up.await;
+            return;
+        }
         from_caller = &mut up => from_caller,
     };
     // The caller sends nothing more, but it may still read. A silent proxy must not keep this task after the caller has

@@ -3,18 +3,11 @@
 //! They do not fail a run. A scenario that is listed here and turns green does, so that the list says what is true.
 
 /// Name and cause.
-pub const KNOWN_RED: &[(&str, &str)] = &[
-    (
-        "uplink-day",
-        "no guard was entered besides and nothing moved, but two requests of the day got an error that blames an exit \
-         (measured once, divided by 30, beside other work)",
-    ),
-    (
-        "routes-1000",
-        "1,000 routes within a minute use some 800 different exits, so they need 800 circuits, and two engines build 220 within the \
+pub const KNOWN_RED: &[(&str, &str)] = &[(
+    "routes-1000",
+    "1,000 routes within a minute use some 800 different exits, so they need 800 circuits, and two engines build 220 within the \
          minute and the patience of the last client: a burst of 20 each, and one a second each",
-    ),
-];
+)];
 
 /// Why a scenario is expected to be red, if it is.
 pub fn reason(scenario: &str) -> Option<&'static str> {
