@@ -29,7 +29,6 @@ use crate::limit::{Amounts, Budget, Level, Usage, Used};
 pub(super) struct Key {
     name: String,
     /// Where the key was created. A key of the configuration is changed there, and not by this API.
-    #[schema(inline)]
     origin: KeyOrigin,
     /// True if the time of the key is over.
     expired: bool,

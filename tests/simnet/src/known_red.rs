@@ -3,11 +3,18 @@
 //! They do not fail a run. A scenario that is listed here and turns green does, so that the list says what is true.
 
 /// Name and cause.
-pub const KNOWN_RED: &[(&str, &str)] = &[(
-    "routes-1000",
-    "1,000 routes within a minute use some 800 different exits, so they need 800 circuits, and two engines build 220 within the \
+pub const KNOWN_RED: &[(&str, &str)] = &[
+    (
+        "uplink-day",
+        "nothing moves and no exit is blamed, but in two of four runs an engine entered one relay besides its guard (divided by 30 \
+         and 60, beside other work)",
+    ),
+    (
+        "routes-1000",
+        "1,000 routes within a minute use some 800 different exits, so they need 800 circuits, and two engines build 220 within the \
          minute and the patience of the last client: a burst of 20 each, and one a second each",
-)];
+    ),
+];
 
 /// Why a scenario is expected to be red, if it is.
 pub fn reason(scenario: &str) -> Option<&'static str> {
