@@ -59,8 +59,13 @@ pub(super) fn permit_onion(client: &AdmittedClient) -> Result<(), Refusal> {
         let why = "it may not use the source `tor`, which reaches onion services";
         return Err(Refusal::because(Failure::Denied(Denial::Key), why.to_owned()));
     }
+    check_source(client, Source::Tor)
+}
+
+/// Refuses a source whose budget is used up.
+fn check_source(client: &AdmittedClient, source: Source) -> Result<(), Refusal> {
     let account = client.identity().account().filter(|account| account.limits_sources());
-    match account.and_then(|account| account.source_spent(tor, now())) {
+    match account.and_then(|account| account.source_spent(source.as_str(), now())) {
         Some(spent) => Err(over_budget(spent)),
         None => Ok(()),
     }
@@ -139,11 +144,7 @@ impl Outbound {
 
     /// Refuses a plan whose first exit belongs to a source whose budget is used up.
     pub(super) fn check_sources(attempt: &Attempt<'_>, plan: &Plan) -> Result<(), Refusal> {
-        let account = attempt.client.identity().account().filter(|account| account.limits_sources());
-        match account.and_then(|account| source_spent(account, plan.first())) {
-            Some(spent) => Err(over_budget(spent)),
-            None => Ok(()),
-        }
+        check_source(attempt.client, plan.first().id().source())
     }
 }
 
