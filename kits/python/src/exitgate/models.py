@@ -120,6 +120,17 @@ class Route(_RouteAlways, total=False):
     missing: str | None
 
 
+class Rule(TypedDict, total=False):
+    """A rule by destination: which targets it matches, and one of `use`, `route`, `refuse` and `direct`."""
+
+    host: list[str] | None
+    port: list[int | str] | None
+    use: str | None
+    route: str | None
+    refuse: bool | None
+    direct: bool | None
+
+
 class RouteOptions(TypedDict, total=False):
     """The fields of a new route beside its selector. In a change, None removes a field."""
 
@@ -139,6 +150,9 @@ class RouteOptions(TypedDict, total=False):
     repin_after: str | int | None
     rotate_every: str | int | None
     ttl: str | int | None
+    source: list[str] | None
+    fallback: bool | None
+    rules: list[Rule] | None
 
 
 class RouteSpec(RouteOptions, total=False):
