@@ -1,7 +1,9 @@
 //! The rules of a route as a caller of the API sends them, and their validation.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::error::BadField;
 use crate::route::rules::{Action, HostPattern, RULES_MAX, Rule, RuleSelector, Rules};
@@ -20,7 +22,7 @@ pub struct RuleSpec {
     pub host: Option<OneOrMany<String>>,
     /// Ports and ranges, such as 443 or "8000-8099"; without it every port.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<String>>, example = json!([443, "8000-8099"]))]
+    #[schema(value_type = Option<Vec<Port>>, example = json!([443, "8000-8099"]))]
     pub port: Option<OneOrMany<Port>>,
     /// Use another selector, written as in a username.
     #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
@@ -51,6 +53,16 @@ pub enum Port {
     One(u16),
     Range(String),
 }
+
+impl PartialSchema for Port {
+    fn schema() -> RefOr<Schema> {
+        let number = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(65535));
+        let range = ObjectBuilder::new().schema_type(Type::String).pattern(Some(r"^\d{1,5}(-\d{1,5})?$"));
+        OneOfBuilder::new().item(number).item(range).into()
+    }
+}
+
+impl ToSchema for Port {}
 
 impl<T> OneOrMany<T> {
     fn as_slice(&self) -> &[T] {

@@ -252,7 +252,7 @@ pub(super) async fn change(
     Named(name): Named,
     Body(patch): Body,
 ) -> Result<Response, ApiError> {
-    wiring.keys.change(&name, &patch).await?;
+    wiring.keys.change(&name, patch).await?;
     Ok(Json(Key::of(&wiring.keys.one(&name)?)).into_response())
 }
 

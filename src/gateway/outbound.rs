@@ -19,6 +19,7 @@ mod attempt;
 mod budget;
 mod builtin;
 mod hedge;
+mod kept;
 mod look_up;
 mod onion;
 mod public;
@@ -293,11 +294,20 @@ impl Gate for Outbound {
         Ok(opened)
     }
 
-    fn count_request(&self, client: &AdmittedClient, opened: &Opened<Lease>) -> Result<(), Refusal> {
+    fn reuse(
+        &self,
+        caller: &Caller<'_>,
+        client: &AdmittedClient,
+        target: &Target,
+        opened: &Opened<Lease>,
+    ) -> Result<bool, Refusal> {
+        if !self.may_reuse(caller, client, target, &opened.lease)? {
+            return Ok(false);
+        }
         let count = budget::begin_request(client)?;
         budget::count_served(client, opened)?;
         count.keep();
-        Ok(())
+        Ok(true)
     }
 
     async fn resolve(

@@ -20,6 +20,7 @@
 
 mod free;
 mod funnel;
+mod kept;
 mod plan;
 mod rotate;
 mod sticky;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 use rand::Rng;
 
+pub use kept::may_serve_again;
 pub use plan::Plan;
 pub use rotate::{Rotated, Successor, succeed, successor};
 

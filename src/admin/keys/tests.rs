@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::FutureExt;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
@@ -93,7 +94,7 @@ impl Rig {
     }
 
     async fn change(&self, name: &str, patch: Value) -> Result<(), KeyError> {
-        self.admin.change(name, patch.as_object().unwrap()).await
+        self.admin.change(name, patch.as_object().unwrap().clone()).await
     }
 
     fn identify(&self, secret: &Secret) -> Result<String, KeyRefusal> {
@@ -134,6 +135,22 @@ async fn a_key_is_created_once_changed_and_deleted() {
         told.push(event.what);
     }
     assert_eq!(told, [KeyChange::Created, KeyChange::Changed, KeyChange::Deleted]);
+}
+
+#[tokio::test]
+async fn a_change_reaches_its_end_when_its_client_disconnects() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start(dir.path(), None);
+    let secret = rig.create(json!({ "name": "a" })).await.unwrap().unwrap();
+    let mut events = rig.admin.events();
+    {
+        let delete = rig.admin.delete("a", true, false);
+        // One poll begins the deletion; then the future is dropped, as for an HTTP client that disconnects.
+        assert!(delete.now_or_never().is_none());
+    }
+    let deleted = async { while events.recv().await.unwrap().what != KeyChange::Deleted {} };
+    tokio::time::timeout(Duration::from_secs(20), deleted).await.unwrap();
+    assert_eq!(rig.identify(&secret), Err(KeyRefusal::WrongKey));
 }
 
 #[tokio::test]
