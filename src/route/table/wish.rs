@@ -94,19 +94,21 @@ impl RouteTable {
             Some(own) => self.resolve_at(username, own)?,
             None => self.resolve_shared(username)?,
         };
-        Self::within_policy(wish)
+        let own = wish.entry.clone();
+        Self::within_policy(wish, own.as_ref().map(|entry| &entry.route.selector))
     }
 
-    /// Refuses a username whose tokens go beyond the policy of its route.
-    pub(super) fn within_policy(wish: Wish) -> Result<Wish, BadSelector> {
+    /// Refuses a username whose tokens go beyond the policy of its route. `own` is the selector that the tokens narrow:
+    /// that of the route or of one of its rules.
+    pub(super) fn within_policy(wish: Wish, own: Option<&Selector>) -> Result<Wish, BadSelector> {
         let longest = wish.policy.max_session_ttl;
         if wish.selector.ttl.is_some_and(|ttl| ttl > longest) {
             return Err(BadSelector::new("ttl", Reason::TimeTooLong(longest)));
         }
-        // The selector of a route may let more streams share circuits than the policy of the route does. This is no
-        // error, and the policy counts. An error is only a token in the username that would do so.
-        let of_route = wish.entry.as_ref().and_then(|entry| entry.route.selector.isolate);
-        if let Some(by) = wish.selector.isolate.filter(|by| *by < wish.policy.isolation && of_route != Some(*by)) {
+        // The selector of a route or rule may let more streams share circuits than the policy of the route does. This is
+        // no error, and the policy counts. An error is only a token in the username that would do so.
+        let own = own.and_then(|own| own.isolate);
+        if let Some(by) = wish.selector.isolate.filter(|by| *by < wish.policy.isolation && own != Some(*by)) {
             return Err(BadSelector::new(by.as_str(), Reason::IsolateLess(wish.policy.isolation)));
         }
         Ok(wish)
