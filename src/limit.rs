@@ -246,6 +246,12 @@ impl Limits {
         self.0.terms.load().keys.list().cloned().collect()
     }
 
+    /// Returns the keys that a reload removed from the configuration. Their open connections still count, and a later
+    /// reload may bring them back.
+    pub fn removed_keys(&self) -> Vec<Arc<KeyState>> {
+        self.0.terms.load().keys.removed().to_vec()
+    }
+
     /// Returns true if clients need a key.
     pub fn needs_key(&self) -> bool {
         self.0.is_closed.load(Ordering::Relaxed) || !self.0.terms.load().keys.is_empty()

@@ -115,9 +115,10 @@ impl Scope {
         (book.ledger, changed)
     }
 
+    /// Sets the budget. A change of the level is reported by the next call of [`Scope::settle`].
     fn set_budget(&self, budget: Budget, now: Moment) {
         lock(&self.book).ledger.budget = budget;
-        self.settle(now);
+        self.peek(now);
     }
 
     fn is_spent(&self) -> bool {
@@ -461,6 +462,10 @@ mod tests {
         account.usage(NOW);
         assert_eq!(account.settle(NOW), [Crossing { source: None, level: Level::Spent }], "a look does not swallow it");
         assert_eq!(account.settle(NEXT_DAY), [Crossing { source: None, level: Level::Fine }]);
+        account.spend("public").add(10);
+        account.set_budgets(&Budgets { all: limit(10), sources: Vec::new() }, NEXT_DAY);
+        let spent = [Crossing { source: None, level: Level::Spent }];
+        assert_eq!(account.settle(NEXT_DAY), spent, "a smaller budget is reported too");
     }
 
     #[test]

@@ -130,6 +130,11 @@ impl Keys {
         self.configured.iter().map(|(_, key)| key).chain(self.api.values())
     }
 
+    /// Returns the keys of the configuration that a reload removed. Their open connections still count.
+    pub(super) fn removed(&self) -> &[Arc<KeyState>] {
+        &self.removed
+    }
+
     /// Finds the key whose secret is `password`.
     pub(super) fn find(&self, password: &[u8]) -> Option<&Arc<KeyState>> {
         // All keys are compared, even after one has matched. Otherwise the duration of the loop would show the position

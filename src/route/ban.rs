@@ -23,7 +23,7 @@ use crate::exit::{Catalog, ExitId, Moment};
 use crate::net::Host;
 
 /// The largest number of sites with bans. A bound is necessary because clients report sites. This many sites with a
-/// hundred bans each take about 30 MB. Beyond the bound, the site whose bans end first loses its bans.
+/// hundred bans each take about 30 MB. Beyond the bound, another site loses its bans: the one whose bans end first.
 const SITES: usize = 4096;
 
 /// If fewer exits than this number fail a target, the target does not count as faulty, even if no good exit passes
@@ -146,11 +146,12 @@ impl Bans {
         let mut next = self.clone();
         let sites = Arc::make_mut(&mut next.0);
         for (site, exit, until) in bans {
-            let held = Arc::make_mut(sites.entry(site).or_default()).ends.entry(exit).or_insert(until);
+            let held = Arc::make_mut(sites.entry(site.clone()).or_default()).ends.entry(exit).or_insert(until);
             *held = until.max(*held);
             if sites.len() > SITES {
                 let ends = |bans: &SiteBans| bans.ends.values().max().copied();
-                let first = sites.iter().min_by_key(|(_, bans)| ends(bans)).map(|(site, _)| site.clone());
+                let others = sites.iter().filter(|(other, _)| **other != site);
+                let first = others.min_by_key(|(_, bans)| ends(bans)).map(|(site, _)| site.clone());
                 first.and_then(|site| sites.remove(&site));
             }
         }
@@ -291,6 +292,10 @@ mod tests {
         assert_eq!(bans.0.len(), SITES);
         assert!(bans.until(&site("s9.com"), &exit(1), START).is_none(), "what ends first goes first");
         assert!(bans.until(&site("s10.com"), &exit(1), START).is_some());
+        let short = (site("short.com"), exit(1), START.after(MINUTE / 2));
+        let bans = bans.with([short.clone()]);
+        assert_eq!(bans.until(&short.0, &short.1, START), Some(short.2), "the new ban stays, although it ends first");
+        assert_eq!(bans.0.len(), SITES);
     }
 
     #[test]

@@ -200,6 +200,21 @@ async fn keys_and_their_usage_survive_a_restart() {
 }
 
 #[tokio::test]
+async fn what_a_key_used_is_stored_after_a_reload_removed_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start(dir.path(), None);
+    let account = rig.limits.keys()[0].account.clone();
+    let damping = Damping { failures: 10.try_into().unwrap(), pause: Duration::from_secs(60) };
+    rig.limits.replace(Vec::new(), Amounts::default(), damping);
+    account.spend("tor").add(7); // a connection that was open at the reload
+    rig.stop().await;
+    let rig = Rig::start(dir.path(), None);
+    let usage = rig.limits.keys()[0].account.usage(SystemTime::now().into());
+    assert_eq!(usage.iter().map(|usage| usage.ledger.day.used.bytes).collect::<Vec<_>>(), [7, 7]);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn an_expired_key_is_refused_until_it_gets_more_time() {
     let dir = tempfile::tempdir().unwrap();
     let rig = Rig::start(dir.path(), None);

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::{KeyAdmin, KeyChange, KeyEvent};
+use super::{KeyAdmin, KeyChange, KeyEvent, KeyParts};
 use crate::exit::Moment;
 use crate::gateway::protocol::Protocol;
 use crate::lifecycle::Tasks;
@@ -99,7 +99,7 @@ fn round(admin: &KeyAdmin) {
         }
     }
     report_expired(admin, &keys);
-    store(admin, &keys);
+    store(admin);
     end_tunnels(admin, &keys);
     set_gauges(&keys);
 }
@@ -115,8 +115,7 @@ pub(super) async fn keep_saving(admin: &KeyAdmin) {
 
 /// Stores what keys have used until now.
 pub(super) fn save(admin: &KeyAdmin) {
-    let keys = admin.0.parts.limits.keys();
-    store(admin, &keys);
+    store(admin);
 }
 
 /// Restores what a key of the configuration used before, after a reload has added the key.
@@ -132,8 +131,8 @@ fn claim(admin: &KeyAdmin, keys: &[Arc<KeyState>]) {
     }
 }
 
-fn store(admin: &KeyAdmin, keys: &[Arc<KeyState>]) {
-    let store = &admin.0.parts.store;
+fn store(admin: &KeyAdmin) {
+    let KeyParts { store, limits, .. } = &admin.0.parts;
     // The counts stay marked as not stored, and the next round tries again. While the disk fails, the writer would keep
     // all rows of all rounds in memory.
     if !store.has_room() || store.is_failing() {
@@ -144,7 +143,8 @@ fn store(admin: &KeyAdmin, keys: &[Arc<KeyState>]) {
         let usage = key.account.take_unsaved(now);
         usage.iter().map(|usage| row(key, usage)).collect::<Vec<_>>()
     };
-    let rows: Vec<_> = keys.iter().flat_map(unsaved).collect();
+    let (keys, removed) = (limits.keys(), limits.removed_keys());
+    let rows: Vec<_> = keys.iter().chain(&removed).flat_map(unsaved).collect();
     if !rows.is_empty() {
         store.note(Write::PutKeyUsage(rows));
     }

@@ -102,12 +102,19 @@ impl<'a, M: Meter> Carrier<'a, M> {
                 return Err(Stopped::Budget);
             }
             let (part, later) = rest.split_at(granted);
+            let mut reserved = Reserved { spend: self.spend, bytes: granted };
             let write = async {
-                to.write_all(part).await?;
+                while reserved.bytes > 0 {
+                    match to.write(&part[granted - reserved.bytes..]).await? {
+                        0 => return Err(io::ErrorKind::WriteZero.into()),
+                        written => reserved.bytes -= written,
+                    }
+                }
                 to.flush().await
             };
-            timeout(self.idle.stalled, write).await.map_err(|_| Stopped::Silent)??;
-            self.note(part.len(), way);
+            let written = timeout(self.idle.stalled, write).await;
+            self.note(granted - reserved.bytes, way);
+            written.map_err(|_| Stopped::Silent)??;
             if later.is_empty() {
                 return Ok(());
             }
@@ -129,5 +136,46 @@ impl<'a, M: Meter> Carrier<'a, M> {
         if let Some(rate) = self.rate {
             rate.charge(bytes, Instant::now());
         }
+    }
+}
+/// Bytes that were taken from the budgets of a key and are not written yet. They are given back if the write fails, or
+/// if its future is dropped because the client has disconnected.
+struct Reserved<'a> {
+    spend: Option<&'a Spend>,
+    bytes: usize,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if let Some(spend) = self.spend {
+            spend.give_back(self.bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::relay::Traffic;
+    use crate::limit::Account;
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_that_were_not_written_are_given_back() {
+        let account = Account::limited(100);
+        let (spend, meter, idle) = (account.spend("tor"), Traffic::default(), Idle::default());
+        let carrier = Carrier::new(&meter, idle, None, Some(&spend));
+        let (mut to, from) = tokio::io::duplex(10);
+        let write = async |carrier: &Carrier<'_, Traffic>, to: &mut _| carrier.write(to, &[7; 60], Direction::Up).await;
+        // The receiver takes 10 bytes and then nothing. The client disconnects, which drops the future.
+        let dropped = timeout(Duration::from_secs(1), write(&carrier, &mut to)).await;
+        assert!(dropped.is_err());
+        assert_eq!(spend.take(200), 90);
+        spend.give_back(90);
+        // The same, until the gateway gives up; and a receiver that is gone.
+        assert_eq!(write(&carrier, &mut to).await, Err(Stopped::Silent));
+        drop(from);
+        assert_eq!(write(&carrier, &mut to).await, Err(Stopped::Broken));
+        assert_eq!(spend.take(200), 90);
+        assert_eq!(account.usage(std::time::SystemTime::now().into())[0].ledger.day.used.bytes, 100);
     }
 }
