@@ -57,6 +57,7 @@ pub use self::exit_update::{ECHO, Geo};
 pub use self::fault::Fault;
 pub use self::own_dialer::OwnAddressDialer;
 pub use self::results::Checked;
+pub use self::schedule::EchoBudget;
 pub use self::settings::{BadSettings, CheckedSite, Settings, Tested};
 pub use self::tor_dialer::TorExitDialer;
 pub use self::upstream_dialer::UpstreamDialer;

@@ -32,6 +32,7 @@ use super::{StartError, files, secrets};
 use crate::admin::keys::KeyAdmin;
 use crate::admin::{self, Listeners, RouteAdmin, RouteRules};
 use crate::api::{self, Access, Journal, ReloadRequest, Wiring};
+use crate::check::EchoBudget;
 use crate::config::Config;
 use crate::console;
 use crate::exit::ExitId;
@@ -123,6 +124,7 @@ pub async fn build(
         tor: tor.as_ref(),
         geoip: &geoip,
         rules: terms.rules.clone(),
+        echo_budget: EchoBudget::of(&config.check),
         only_tor: only_tor.is_on(),
         known: sources,
         wished,

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use self::check_rate::CheckRate;
 use self::concurrency_limit::ConcurrencyLimit;
-pub use self::echo_budget::{EchoBudget, EchoTerms};
+pub use self::echo_budget::EchoBudget;
 pub use self::entry::LastCheck;
 use self::entry::{Class, Scheduled};
 use super::demand::Want;
@@ -71,8 +71,6 @@ pub struct Terms {
     pub per_second: f64,
     /// How many checks run at the same time at most.
     pub concurrency: usize,
-    /// How many requests each echo server may get.
-    pub echo: EchoTerms,
 }
 
 impl Terms {
@@ -99,15 +97,15 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Returns an empty schedule. `echoes` is the number of echo servers.
-    pub fn new(terms: Terms, echoes: usize) -> Self {
+    /// Returns an empty schedule. `echoes` is the budget of the echo servers.
+    pub fn new(terms: Terms, echoes: EchoBudget) -> Self {
         let each = terms.stale_after / TRICKLE;
         Self {
             terms,
             rate: CheckRate::per_second(terms.per_second),
             trickle: CheckRate::new(each, each * TRICKLE_BURST),
             concurrency: ConcurrencyLimit::new(terms.concurrency),
-            echoes: EchoBudget::new(terms.echo, echoes),
+            echoes,
             uplink: true,
             uplink_from: Moment(0),
             queue: DueQueue::new(),

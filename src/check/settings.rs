@@ -11,7 +11,8 @@ use rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::TlsConnector;
 
 use super::probe::{BadPage, Page, connector};
-use super::{schedule, verdict};
+use super::schedule::{self, EchoBudget};
+use super::verdict;
 use crate::config::{Check, CheckTarget, CheckUpstream};
 use crate::exit::Source;
 use crate::net::{BadTarget, Host};
@@ -52,6 +53,8 @@ pub struct Settings {
     pub terms: verdict::Terms,
     /// How often exits are checked, and how many at the same time.
     pub schedule: schedule::Terms,
+    /// How many requests each echo server may get from the testers that share this budget.
+    pub echo_budget: EchoBudget,
     /// How long one probe may take.
     pub timeout: Duration,
     /// The age after which a verdict no longer counts.
@@ -127,8 +130,8 @@ impl Settings {
                 stale_after: check.stale_after,
                 per_second: check.per_second,
                 concurrency: check.concurrency.get() as usize,
-                echo: schedule::EchoTerms { per_hour: check.echo_per_hour },
             },
+            echo_budget: EchoBudget::of(check),
             timeout: check.timeout,
             stale_after: check.stale_after,
             ban_for: check.ban_for,

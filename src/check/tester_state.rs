@@ -62,7 +62,7 @@ pub(super) struct TesterState {
 impl TesterState {
     pub(super) fn new(settings: Arc<Settings>, geo: Geo) -> Self {
         Self {
-            schedule: Schedule::new(settings.schedule, settings.echoes.len()),
+            schedule: Schedule::new(settings.schedule, settings.echo_budget.clone()),
             evaluator: Evaluator::new(settings.clone(), geo),
             settings,
             alive: Bits::default(),

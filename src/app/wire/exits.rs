@@ -11,7 +11,6 @@ use super::{lists, own, settings, upstream};
 use crate::api::{Readiness, SourceReadiness};
 use crate::app::StartError;
 use crate::check::{self, Tester, TorExitDialer};
-use crate::config::Config;
 use crate::exit::country::GeoIp;
 use crate::exit::facts::Flags;
 use crate::exit::policy::PortPolicy;
@@ -49,9 +48,10 @@ pub(super) async fn start(mut inputs: WorkerInputs<'_>) -> Result<ExitWorkers, S
 
 /// Starts the sources and the tester of Tor exits.
 fn start_relays(inputs: WorkerInputs<'_>, mut started: ExitWorkers) -> Result<ExitWorkers, StartError> {
-    let WorkerInputs { config, tasks, state, store, tor, geoip, rules, known, wished, .. } = inputs;
+    let WorkerInputs { config, tasks, state, store, tor, geoip, rules, known, wished, echo_budget, .. } = inputs;
     let Some(tor) = tor else { return Ok(started) };
-    let tester = start_tester(config, tasks, state, tor, geoip, wished)?;
+    let settings = check::Settings::of(&config.check).map_err(|error| StartError::Other(format!("check: {error}")))?;
+    let tester = start_tester(check::Settings { echo_budget, ..settings }, tasks, state, tor, geoip, wished);
     let relays = Relays {
         onionoo: Feed::onionoo(&config.sources.onionoo),
         exit_addresses: Feed::exit_addresses(&config.sources.exit_addresses),
@@ -69,20 +69,19 @@ fn start_relays(inputs: WorkerInputs<'_>, mut started: ExitWorkers) -> Result<Ex
 
 /// Starts the tester of Tor exits. A Tor exit is usable only after it has passed a check.
 fn start_tester(
-    config: &Config,
+    settings: check::Settings,
     tasks: &Tasks,
     state: &State,
     tor: &Tor,
     geoip: &Arc<GeoIp>,
     wished: mpsc::Receiver<ExitId>,
-) -> Result<check::Handle, StartError> {
-    let settings = check::Settings::of(&config.check).map_err(|error| StartError::Other(format!("check: {error}")))?;
+) -> check::Handle {
     let geoip = geoip.clone();
     let geo = Arc::new(move |ip| geoip.country(ip));
     let (tester, handle) = Tester::new(TorExitDialer(tor.clone()), settings, state.clone(), geo, wished);
     let worker = tasks.clone();
     tasks.supervise("tester", move || tester.clone().run(worker.clone()));
-    Ok(handle)
+    handle
 }
 
 /// Returns a function that checks an exit immediately. Rotations call it before they switch to the exit.

@@ -36,6 +36,7 @@ pub(super) async fn start(inputs: &mut WorkerInputs<'_>, started: &mut ExitWorke
     let wishes = split_wishes(inputs, |source| matches!(source, Source::Upstream(_)));
     let check = &inputs.config.check;
     let settings = Settings::of_upstream(check).map_err(|error| other(&format!("check: {error}")))?;
+    let settings = Settings { echo_budget: inputs.echo_budget.clone(), ..settings };
     let times = Times { connect: check.public.connect_timeout, reply: check.timeout };
     let dialer = UpstreamDialer { state: state.clone(), rules, times };
     let geoip = inputs.geoip.clone();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::check;
+use crate::check::{self, EchoBudget};
 use crate::config::Config;
 use crate::exit::ExitId;
 use crate::exit::country::GeoIp;
@@ -25,6 +25,8 @@ pub(super) struct WorkerInputs<'a> {
     pub(super) tor: Option<&'a Tor>,
     pub(super) geoip: &'a Arc<GeoIp>,
     pub(super) rules: Rules,
+    /// How many requests the testers together may make to each echo server.
+    pub(super) echo_budget: EchoBudget,
     /// True if lists and public proxies are reached through Tor only.
     pub(super) only_tor: bool,
     /// The status of each source, as the last run stored it.

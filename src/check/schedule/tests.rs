@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::echo_budget::EchoTerms;
 use super::*;
 use crate::exit::{Fingerprint, Verdict};
 
@@ -13,7 +14,6 @@ const TERMS: Terms = Terms {
     stale_after: Duration::from_secs(6 * 3600),
     per_second: 1000.0,
     concurrency: 3,
-    echo: EchoTerms { per_hour: 1_000_000.0 },
 };
 const RESERVE_EVERY: Duration = Duration::from_secs(2 * 3600);
 const NEW: LastCheck = LastCheck { checked: None, verdict: Verdict::Untested };
@@ -28,7 +28,12 @@ fn good(ago: u32) -> LastCheck {
 
 /// A schedule in which nobody wants any exit.
 fn unwanted(terms: Terms, exits: &[(u8, LastCheck)]) -> Schedule {
-    let mut schedule = Schedule::new(terms, 1);
+    limited(terms, 1_000_000.0, exits)
+}
+
+/// The same, with a budget of this many echo requests per hour.
+fn limited(terms: Terms, per_hour: f64, exits: &[(u8, LastCheck)]) -> Schedule {
+    let mut schedule = Schedule::new(terms, EchoBudget::new(EchoTerms { per_hour }, 1));
     schedule.list(exits.iter().map(|(n, past)| (exit(*n), *past)));
     schedule
 }
@@ -90,8 +95,8 @@ fn exits_that_nobody_wants_trickle_in_the_order_of_their_ranks() {
 
 #[test]
 fn the_budget_of_echo_servers_holds_back_reserves_first_and_orders_never() {
-    let terms = Terms { concurrency: 100, echo: EchoTerms { per_hour: 10.0 }, ..TERMS };
-    let mut schedule = unwanted(terms, &(1..=9).map(|n| (n, NEW)).collect::<Vec<_>>());
+    let terms = Terms { concurrency: 100, ..TERMS };
+    let mut schedule = limited(terms, 10.0, &(1..=9).map(|n| (n, NEW)).collect::<Vec<_>>());
     let all = |from: u8| [(from, Want::Used), (from + 1, Want::Reserve)];
     want(&mut schedule, &all(1), START);
     (0..40).for_each(|_| schedule.asked_echo(0, START));
