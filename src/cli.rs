@@ -241,7 +241,7 @@ enum Command {
     },
     /// Print the manual page
     Man {
-        /// Write a page for each command into this folder
+        /// Write a manual page for each command into this folder, and print none
         #[arg(value_name = "FOLDER")]
         folder: Option<PathBuf>,
     },

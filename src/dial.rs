@@ -95,7 +95,7 @@ pub enum ExitFault {
     Unknown,
     /// No path through the Tor network to the exit could be chosen: the guard and the exit are related, or no guard is
     /// usable.
-    #[error("no path to the exit")]
+    #[error("this exit cannot be used with the present guard or settings")]
     NoPath,
     /// No circuit to the exit could be built.
     #[error("no circuit to the exit could be built")]

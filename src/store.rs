@@ -71,7 +71,8 @@ use crate::telemetry::metrics as names;
 pub struct Options {
     /// The age after which checks are deleted.
     pub keep_checks: Duration,
-    /// How many writes may wait in the queue. The same number of notes is kept while the file cannot be written.
+    /// How many writes may wait in the queue. While the database file cannot be written, up to this many notes (writes
+    /// for which no caller waits) are kept.
     pub queue: usize,
 }
 

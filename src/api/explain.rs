@@ -75,7 +75,7 @@ pub(super) struct RuleShown {
 #[schema(as = Explanation)]
 pub(super) struct Answer {
     username: String,
-    /// The username as a selector, in canonical form.
+    /// The selector that the username means, in a standard form: usernames with the same meaning have the same text here.
     selector: String,
     /// The name of its route, or `implicit` for a username without a route.
     route: String,

@@ -149,7 +149,7 @@ pub(super) trait TesterKind: Send + Sync + 'static {
     fn published(&self, checks: &mut Self::State, state: &State) -> impl Future<Output = ()> + Send;
 }
 
-/// A request of a caller.
+/// A request to the tester to check exits now. The results go back through the channel of the variant.
 pub(super) enum CheckRequest {
     /// Check this exit immediately.
     One(ExitId, oneshot::Sender<Checked>),

@@ -45,8 +45,15 @@ struct Name(&'static str);
 
 /// The name of one entry of `[[sources.upstream]]`. This is a thin pointer, because a selector contains it, and each
 /// connection holds a selector.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Eq, Hash, PartialOrd, Ord)]
 pub struct UpstreamName(&'static Name);
+
+impl PartialEq for UpstreamName {
+    /// Each name is interned once, so equal names have equal pointers.
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+}
 
 impl UpstreamName {
     /// Returns the name of a source that the configuration has. Returns `None` if the text cannot be such a name.

@@ -100,10 +100,10 @@ pub enum ControlError {
     #[error("too many events of tor are waiting")]
     Backlog,
     /// The connection broke because of an I/O error.
-    #[error("the control connection failed: {0}")]
+    #[error("the control connection to tor failed: {0}")]
     Io(io::ErrorKind),
     /// The connection has ended.
-    #[error("the control connection is closed")]
+    #[error("the control connection to tor is closed")]
     Closed,
 }
 

@@ -23,7 +23,8 @@ pub(super) struct StoredKeys {
     other_usage: Vec<store::KeyUsage>,
 }
 
-/// Makes the stored keys valid, and continues with what all keys used. Called before a port is open.
+/// Accepts again the keys that the API created before the restart, and restores how much of its budgets each key has
+/// used. Called before a port is open.
 pub(super) fn restore(
     config: &Config,
     limits: &Limits,

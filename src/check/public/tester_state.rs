@@ -74,7 +74,7 @@ impl PublicTesterState {
         }
     }
 
-    /// Returns the proxies that failed too many times since the last call.
+    /// Returns the proxies that were given up after too many failures. Each of them is returned once.
     pub(super) fn given_up(&mut self) -> Vec<ExitId> {
         std::mem::take(&mut self.given_up)
     }

@@ -66,10 +66,10 @@ pub(super) struct Scheduled {
     /// The earliest time at which a live request can cause a check of the exit.
     urgent_from: Moment,
     tested: bool,
-    /// How much the exit is wanted. `None` if nobody wants the exit.
+    /// How urgently routes need the exit. `None` if no route needs it.
     pub(super) want: Option<Want>,
-    /// The rank of an exit that nobody wants: the exit with the smallest rank is checked first. `None` if such an exit
-    /// needs no check.
+    /// The place in the order of checks of an exit whose `want` is `None`: the exit with the smallest rank is checked
+    /// first. `None` if such an exit needs no check.
     pub(super) rank: Option<u32>,
     pub(super) urgent: bool,
     /// True if a person wants a check.

@@ -112,7 +112,9 @@ pub(super) const fn exit(fault: ExitFault) -> Row {
     const NONE: &str = "destination_unavailable";
     match fault {
         ExitFault::Unknown => row(0x01, 502, NONE, "exit_unknown", "the exit is no longer known"),
-        ExitFault::NoPath => row(0x01, 502, NONE, "exit_no_path", "no path leads to the exit"),
+        ExitFault::NoPath => {
+            row(0x01, 502, NONE, "exit_no_path", "the exit cannot be used with the present guard or settings")
+        }
         ExitFault::Unreachable => row(0x01, 502, NONE, "exit_unreachable", "the exit cannot be reached"),
         ExitFault::Died => row(0x01, 502, GONE, "exit_died", "the connection to the exit broke"),
         ExitFault::Policy => row(0x02, 502, "http_request_denied", "exit_policy", "the exit does not allow the target"),

@@ -25,7 +25,8 @@ pub(super) struct Index {
     names: HashMap<Box<str>, Positions>,
     /// Name → rules that match all names below this name.
     below: HashMap<Box<str>, Positions>,
-    /// The largest number of labels of a name in `below`.
+    /// The largest number of labels (parts between dots) that a name in the map `below` has. A search needs no longer
+    /// part of a host name.
     most_labels: usize,
     /// Network → rules that match all addresses of this network.
     nets: HashMap<IpNet, Positions>,

@@ -1,6 +1,7 @@
 //! Reads a text as tokens, and tokens as a selector. Each token is read once: it is a mode, a key with its value, or
 //! the place (countries), which must come first.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::Split;
 use std::time::Duration;
@@ -88,7 +89,7 @@ impl<'t> ParsedTokens<'t> {
         let mut tokens = text.split('-');
         let (mut first, mut after_session) = (true, false);
         while let Some(token) = tokens.next() {
-            let folded = token.to_ascii_lowercase();
+            let folded = lower_case(token);
             let keyword = Keyword::of(&folded);
             match keyword {
                 Some(Keyword::Mode(mode)) => put(&mut self.mode, mode, token)?,
@@ -113,7 +114,7 @@ impl<'t> ParsedTokens<'t> {
         words: &Words,
     ) -> Result<(), BadSelector> {
         let value = rest.next().ok_or_else(|| BadSelector::new(token, Reason::NoValue))?;
-        let folded = value.to_ascii_lowercase();
+        let folded = lower_case(value);
         let bad = |why| BadSelector::new(value, why);
         match key {
             Key::Geo => {
@@ -182,6 +183,11 @@ impl<'t> ParsedTokens<'t> {
         }
         Ok(())
     }
+}
+
+/// Returns the text in lower case. Most texts are in lower case already, so no copy is made.
+fn lower_case(text: &str) -> Cow<'_, str> {
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) { text.to_ascii_lowercase().into() } else { text.into() }
 }
 
 /// Sets a part that was not set yet. `strict` and `rotate` are two values of the same part. If both are written, the

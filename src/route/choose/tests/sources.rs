@@ -71,7 +71,8 @@ fn a_look_up_uses_relays_if_the_username_allows_them() {
         let plan = world.ask(username, "exit.gate:443", decide_look_up);
         plan.map(|plan| plan.exits.iter().map(|exit| exit.id().source()).collect::<Vec<_>>())
     };
-    // The pool of this route has proxies only, so a look-up uses relays outside the pool.
+    // This route prefers public proxies, so its pool has proxies only. A look-up of a name needs a relay, so it uses a
+    // relay outside the pool.
     world.route("proxies-first", "us", listed(&[Source::Public, Source::Tor]));
     let fallback = Policy { fallback: true, ..listed(&[Source::Public, Source::Tor]) };
     world.route("proxies-only", "us", fallback);

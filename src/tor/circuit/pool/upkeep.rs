@@ -29,7 +29,8 @@ impl Pool {
     pub fn launched(&mut self, build: BuildId, circuit: CircuitId, now: Instant) {
         match self.builds.get_mut(&build) {
             Some(Build { state, .. }) => {
-                // From now on the relays can answer. The time that tor took for the command is not theirs.
+                // The wait for the relays is measured from here. The time that tor took to accept the command to build
+                // the circuit does not count as slowness of the relays.
                 *state = BuildState::Launched(now, circuit);
                 self.launched.insert(circuit, build);
             }
