@@ -1,4 +1,5 @@
-//! Opens streams to exits and targets. No other room (folder in `src`) opens sockets to the outside.
+//! Opens streams to exits and targets. Except for connections to tor and to guards (room `tor`), no other room (folder
+//! in `src`) opens sockets to the outside.
 //!
 //! For every kind of exit the caller of a dial gets one of two results: a [`Stream`] that is already connected to the
 //! target, or a [`DialError`]. A stream is a bare socket, because the code that relays bytes works on bare sockets.

@@ -17,7 +17,7 @@ pub(super) enum Keys {
     },
     /// Show one key, with its budgets and what it has used of each source
     Show {
-        /// Its name
+        /// The name of the key, as `exitgate keys list` shows it
         name: String,
         #[command(flatten)]
         watch: Watch,
@@ -26,14 +26,14 @@ pub(super) enum Keys {
     ///
     /// exitgate keys create team-a --ttl 30d --source tor --budget bytes_per_month=100GB
     Create {
-        /// Its name: sessions and pins belong to it
+        /// The name of the key, as `exitgate keys list` shows it: sessions and pins belong to it
         name: String,
         #[command(flatten)]
         options: KeyOptions,
     },
     /// Change a key; its secret, its usage and open connections stay
     Set {
-        /// Its name
+        /// The name of the key, as `exitgate keys list` shows it
         name: String,
         #[command(flatten)]
         options: KeyOptions,
@@ -43,7 +43,7 @@ pub(super) enum Keys {
     },
     /// Delete a key: the next connection with it is refused, open tunnels may finish
     Delete {
-        /// Its name
+        /// The name of the key, as `exitgate keys list` shows it
         name: String,
         /// Close its open connections too
         #[arg(long)]
@@ -67,7 +67,7 @@ pub(super) struct KeyOptions {
     /// Only these sources: tor, public, direct [default: all]
     #[arg(long = "source", value_name = "SOURCE", value_delimiter = ',')]
     sources: Vec<String>,
-    /// Open connections
+    /// How many connections of the key may be open at the same time
     #[arg(long)]
     connections: Option<u32>,
     /// New connections per second

@@ -79,7 +79,7 @@ pub(super) enum Routes {
     Report {
         /// Its name or port, or a username
         route: String,
-        /// The site
+        /// The site that refused the exit
         #[arg(long)]
         site: String,
         /// The exit [default: that of the session or the pin]

@@ -1,7 +1,7 @@
 //! Connects to the target from this machine's own address, without an exit. This is used for measurements, and for
 //! routes that mix direct connections with other sources.
 //!
-//! Only this module resolves host names. With every other source of exits, the exit resolves them. Here a name is
+//! Only this module resolves host names of targets. With every other source of exits, the exit resolves them. Here a name is
 //! resolved once, the rules on targets are checked for each address, and the connection goes to an address that was
 //! checked. So an attacker gains nothing by changing the DNS answer after the check.
 //!

@@ -49,7 +49,7 @@ pub const AUTH_REJECTED: [u8; 2] = [1, 1];
 pub enum Version {
     /// SOCKS4 or SOCKS4a.
     V4,
-    /// SOCKS5.
+    /// SOCKS5 (RFC 1928).
     V5,
 }
 

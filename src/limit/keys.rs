@@ -109,7 +109,7 @@ impl KeyState {
     }
 }
 
-/// All keys.
+/// All keys of clients: those of the configuration, and those of the API.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
     configured: Vec<(Secret, Arc<KeyState>)>,

@@ -261,7 +261,7 @@ async fn a_pass_is_watched_and_gone_on_with(bed: &Testbed, testable: usize) {
 async fn twenty_checks_a_second_without_politeness() {
     let bed = Testbed::start_with(network()).await.unwrap();
     plant(&bed).await;
-    let gateway = Arc::new(Gateway::launch(&bed, &config(&bed, "1h")));
+    let gateway = Arc::new(Gateway::launch(&bed, &gateway::fast(&config(&bed, "1h"))));
     gateway.wait_ready().await;
     let all = HONEST + PLANTED.len();
     settle(&gateway, all).await;

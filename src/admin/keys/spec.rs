@@ -84,7 +84,7 @@ pub struct KeySpec {
 #[serde(deny_unknown_fields, default)]
 #[schema(as = KeyLimits)]
 pub struct LimitsSpec {
-    /// Open connections.
+    /// How many connections may be open at the same time.
     #[schema(value_type = Option<u32>, minimum = 1)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<NonZeroU32>,

@@ -18,9 +18,9 @@ const NAMED_MAX: usize = 32;
 /// The HTTP version of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
-    /// HTTP/1.0.
+    /// HTTP/1.0, whose connections end after one answer unless both sides agree otherwise.
     Old,
-    /// HTTP/1.1.
+    /// HTTP/1.1, whose connections are kept unless a side wants to close.
     Current,
 }
 

@@ -30,9 +30,9 @@ const TRACE_HIDES: [&str; 3] = ["proxy-authorization", "authorization", "cookie"
 /// The four forms of a request target (RFC 9112, section 3.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Form<'b> {
-    /// `CONNECT host:port`.
+    /// A request for a tunnel, such as `CONNECT host:port`.
     Authority(Target),
-    /// `GET http://host/path`.
+    /// A request for a proxy, such as `GET http://host/path`.
     Absolute {
         target: Target,
         /// The host and the port as the client wrote them.
@@ -42,7 +42,7 @@ pub enum Form<'b> {
     },
     /// `GET /path`: comes from a browser that opens the proxy port as a web site. The field is the path.
     Origin(&'b str),
-    /// `OPTIONS *`.
+    /// The request `OPTIONS *`, which concerns the server as a whole.
     Asterisk,
 }
 
