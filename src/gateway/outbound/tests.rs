@@ -8,10 +8,13 @@ use tokio::sync::mpsc;
 
 use super::rotate::Proof;
 use super::*;
+use crate::exit::Moment;
 use crate::gateway::relay::Idle;
 use crate::gateway::testing;
+use crate::limit::keys::{ApiKey, Digester, Rights};
 use crate::limit::target::{Own, Ports};
-use crate::limit::{Amounts, Damping};
+use crate::limit::{Amounts, Budgets, Damping};
+use crate::net::Secret;
 use crate::route::memory::Bounds;
 use crate::route::rules::{Action, HostPattern, Rule, RuleSelector, Rules as RouteRules};
 use crate::route::selector::{RouteName, Selector};
@@ -131,4 +134,33 @@ async fn a_kept_stream_obeys_the_settings_of_now() {
         ..terms(true)
     });
     assert_eq!(reuse("a.onion"), Err("denied_port".to_owned()));
+}
+
+#[tokio::test]
+async fn a_key_without_the_source_tor_reaches_no_onion_service() {
+    let outbound = outbound().await;
+    let digester = Arc::new(Digester::new(&Secret::new("the key file")));
+    let mut refused = Vec::new();
+    for source in ["tor", "public"] {
+        let key = ApiKey {
+            name: source.into(),
+            digest: digester.digest(source.as_bytes()),
+            created: Moment(1),
+            expires: None,
+            amounts: Amounts::default(),
+            budgets: Budgets::default(),
+            rights: Rights { routes: None, sources: Some([source.into()].into()) },
+        };
+        outbound.parts.limits.put_api_key(digester.clone(), key);
+        let listener = testing::listener();
+        let peer = "198.51.100.1:5000".parse().unwrap();
+        let username = if source == "tor" { "any" } else { "any-source-public" };
+        let caller = Caller { listener: &listener, protocol: Protocol::Socks5, peer, client: peer, username };
+        let client = outbound.admit(&caller, Some(source.as_bytes())).unwrap();
+        let target = Target { host: Host::parse("a.onion").unwrap(), port: 443 };
+        let request = OpenRequest { target: &target, avoid: &[], early: &[] };
+        refused.push(outbound.open(&caller, &client, request).await.err().unwrap().failure.label());
+    }
+    assert_eq!(refused[1], "denied_key");
+    assert_ne!(refused[0], "denied_key", "this key may use Tor, which does not run here");
 }
