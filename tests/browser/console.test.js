@@ -11,7 +11,7 @@ const TOKEN = "a-token-for-the-browser-tests";
 // The limit in bytes of what a browser loads first; a unit test on the files has the same limit. Files from the tree are
 // not compressed.
 const FIRST_PAINT = process.env.EXITGATE_ASSETS ? Infinity : 100_000;
-const PAGES = ["routes", "exits", "why?username=us-strict", "engines", "sources", "public", "connections", "events"];
+const PAGES = ["routes", "exits", "why?username=us-strict", "engines", "sources", "keys", "public", "connections", "events"];
 
 // The width at which WCAG 2.2 (1.4.10, reflow) requires that nothing needs sideways scrolling.
 const NARROW = { width: 320, height: 700 };
