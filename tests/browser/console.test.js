@@ -105,7 +105,7 @@ describe("the console", { concurrency: false }, () => {
   });
 
   it("changes a route, and reports one of its exits", async () => {
-    await page.getByRole("button", { name: "Change" }).click();
+    await page.getByRole("button", { name: "Change", exact: true }).click();
     const dialog = page.getByRole("dialog");
     await dialog.getByLabel("Exits in the pool").fill("many");
     await dialog.getByRole("button", { name: "Change route" }).click();
@@ -187,7 +187,7 @@ describe("the console", { concurrency: false }, () => {
     await page.goto(`${gateway.url}/#/routes/shop`);
     await page.getByRole("button", { name: "Rotate" }).click();
     await page.locator(".toasts p").first().waitFor({ timeout: 60_000 });
-    assert.doesNotMatch(await page.locator(".toasts p").first().getAttribute("class"), /bad/);
+    assert.doesNotMatch(await page.locator(".toasts p").first().getAttribute("class"), /bad/, await page.locator(".toasts p").first().textContent());
     assert.match(await page.locator(".toasts p").first().textContent(), /^shop: 127\.\S+ → 127\.\S+$/);
     await page.goto(`${gateway.url}/#/engines`);
     await page.locator(".toasts p").waitFor({ state: "detached", timeout: 3000 });

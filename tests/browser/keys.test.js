@@ -108,7 +108,7 @@ describe("the keys", { concurrency: false }, () => {
   });
 
   it("changes a key, and does not undo what somebody else has changed meanwhile", async () => {
-    await page.getByRole("button", { name: "Change" }).click();
+    await page.getByRole("button", { name: "Change", exact: true }).click();
     await dialog().getByLabel("Requests per day").first().fill("1000");
     const changed = await api("PATCH", "/keys/team-a", { limits: { connections: 7 } });
     assert.equal(changed.status, 200);
@@ -126,7 +126,7 @@ describe("the keys", { concurrency: false }, () => {
     await seen("10 of 1,000 (1%)");
     await seen("at most 7 open");
     assert.equal(await send(STRAIGHT, secret), "page", "the secret stays");
-    await page.getByRole("button", { name: "Change" }).click();
+    await page.getByRole("button", { name: "Change", exact: true }).click();
     await dialog().getByText("tor", { exact: true }).or(dialog().getByText("direct", { exact: true })).first().click();
     await dialog().getByRole("button", { name: "Change key" }).click();
     await dialog().waitFor({ state: "detached" });
