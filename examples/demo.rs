@@ -13,6 +13,7 @@ use std::process::{Command, ExitCode};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use exitgate_testnet::upstream::{self, OwnProxy, Spoken, Verdict};
 use exitgate_testnet::{Backend, Options, Testbed};
 
 /// The address of the shared port: the default of a gateway, so that the commands work there too. The environment may set another one, as
@@ -42,7 +43,9 @@ fn main() -> ExitCode {
     };
     println!("The network runs after {:.1} s. Starting exitgate …", bed.network.start_took().as_secs_f32());
     let path = bed.sandbox.folder().join("exitgate.toml");
-    std::fs::write(&path, config(&bed)).expect("this process can write to its own folder");
+    let rented = runtime.block_on(rented_proxy(&bed));
+    let more = rented.as_ref().map(|(_, lines)| lines.as_str()).unwrap_or_default();
+    std::fs::write(&path, config(&bed) + more).expect("this process can write to its own folder");
     let origin = exitgate::config::find(Some(&path));
     let loaded = match exitgate::config::load(origin, Some(&exitgate::app::validate_selector)) {
         Ok(loaded) => loaded,
@@ -54,8 +57,27 @@ fn main() -> ExitCode {
     let lines = commands(&bed, &path);
     std::thread::spawn(move || print_when_ready(&lines));
     let end = exitgate::app::serve(loaded, Some(path));
+    drop(rented);
     drop(bed);
     exitgate::cli::ExitStatus::from(end).into()
+}
+
+/// If the environment variable `EXITGATE_DEMO_CONFIG` names a file, starts a SOCKS5 proxy with the login `user:password`, and
+/// returns it with the lines of this file, in which `proxy.example.com:1080` is that proxy. The tests of the recipes use
+/// this.
+async fn rented_proxy(bed: &Testbed) -> Option<(OwnProxy, String)> {
+    let file = std::env::var_os("EXITGATE_DEMO_CONFIG")?;
+    let lines = std::fs::read_to_string(file).expect("the file in EXITGATE_DEMO_CONFIG can be read");
+    let leave = upstream::address_in(&bed.sandbox, "FR", 1);
+    let decide = move |user: &str, password: &str| match (user, password) {
+        ("user", "password") => Verdict::Leave(leave),
+        _ => Verdict::BadLogin,
+    };
+    let at = (bed.sandbox.ip(70, 1), 0).into();
+    let started = OwnProxy::start(&bed.sandbox, &bed.dns, at, Spoken::Socks5, std::sync::Arc::new(decide)).await;
+    let proxy = started.expect("a proxy");
+    let lines = lines.replace("proxy.example.com:1080", &proxy.address().to_string());
+    Some((proxy, lines))
 }
 
 /// The configuration of a gateway on the private network.

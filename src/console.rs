@@ -49,10 +49,10 @@ macro_rules! assets {
 }
 
 assets! {
-    "api.js" "app.css" "app.js" "chart.js" "history.js" "icon.svg" "lines.js" "live.js" "map.js" "parts.js" "search.js"
-    "steps.js" "view.js" "words.js" "pages/change.js" "pages/connections.js" "pages/create.js" "pages/engines.js"
-    "pages/events.js" "pages/exit.js" "pages/exits.js" "pages/first.js" "pages/history.js" "pages/map.js"
-    "pages/public.js" "pages/route.js" "pages/routes.js" "pages/sources.js" "pages/why.js"
+    "api.js" "app.css" "app.js" "budgets.js" "chart.js" "history.js" "icon.svg" "lines.js" "live.js" "map.js" "parts.js" "rules.js" "search.js"
+    "steps.js" "view.js" "words.js" "pages/carried.js" "pages/change.js" "pages/connections.js" "pages/create.js" "pages/engines.js"
+    "pages/events.js" "pages/exit.js" "pages/exits.js" "pages/first.js" "pages/history.js" "pages/key-form.js" "pages/key.js" "pages/keys.js" "pages/map.js"
+    "pages/public.js" "pages/route.js" "pages/routes.js" "pages/rules.js" "pages/sources.js" "pages/why.js"
     "vendor/LICENSES.txt" "vendor/hooks.js" "vendor/htm.js" "vendor/preact.js"
 }
 

@@ -12,6 +12,7 @@
 
 mod error;
 mod spec;
+mod version;
 mod worker;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use tokio::sync::{Mutex, broadcast, oneshot};
 
 pub use self::error::KeyError;
 pub use self::spec::{BudgetSpec, ByteCount, KeySpec, LimitsSpec};
+pub use self::version::version;
 pub use self::worker::restore_usage;
 use super::{BadField, HumanDuration, Listeners};
 use crate::exit::Moment;
@@ -208,15 +210,27 @@ impl KeyAdmin {
     }
 
     /// Changes a key by a JSON merge patch of the body that created it. The secret and what was used stay. Open
-    /// connections stay, and the new settings hold for the next request.
-    pub async fn change(&self, name: &str, patch: Map<String, Value>) -> Result<(), KeyError> {
+    /// connections stay, and the new settings hold for the next request. If `versions` is given and does not contain
+    /// the present version of the key, nothing is changed.
+    pub async fn change(
+        &self,
+        name: &str,
+        patch: Map<String, Value>,
+        versions: Option<Vec<String>>,
+    ) -> Result<(), KeyError> {
         let (admin, name) = (self.clone(), name.to_owned());
-        self.complete(async move { admin.change_now(&name, &patch).await }).await
+        self.complete(async move { admin.change_now(&name, &patch, versions.as_deref()).await }).await
     }
 
-    async fn change_now(&self, name: &str, patch: &Map<String, Value>) -> Result<(), KeyError> {
+    async fn change_now(
+        &self,
+        name: &str,
+        patch: &Map<String, Value>,
+        versions: Option<&[String]>,
+    ) -> Result<(), KeyError> {
         let current = self.0.digester.lock().await;
         let old = self.own(name).await?;
+        self.expect(name, versions)?;
         let spec = KeySpec::patched(&old.asked, patch)?;
         let now = self.0.parts.state.now();
         let expires = match (patch.contains_key("ttl"), spec.ttl) {
@@ -233,15 +247,29 @@ impl KeyAdmin {
     }
 
     /// Deletes a key. The next connection with its secret is refused. Open connections continue, unless `cut` is true.
-    /// The last key is deleted only if `open` is true, because the gateway needs no key after that.
-    pub async fn delete(&self, name: &str, cut: bool, open: bool) -> Result<(), KeyError> {
+    /// The last key is deleted only if `open` is true, because the gateway needs no key after that. `versions` is as in
+    /// [`Self::change`].
+    pub async fn delete(
+        &self,
+        name: &str,
+        cut: bool,
+        open: bool,
+        versions: Option<Vec<String>>,
+    ) -> Result<(), KeyError> {
         let (admin, name) = (self.clone(), name.to_owned());
-        self.complete(async move { admin.delete_now(&name, cut, open).await }).await
+        self.complete(async move { admin.delete_now(&name, cut, open, versions.as_deref()).await }).await
     }
 
-    async fn delete_now(&self, name: &str, cut: bool, open: bool) -> Result<(), KeyError> {
+    async fn delete_now(
+        &self,
+        name: &str,
+        cut: bool,
+        open: bool,
+        versions: Option<&[String]>,
+    ) -> Result<(), KeyError> {
         let _one_at_a_time = self.0.digester.lock().await;
         let created = self.own(name).await?.created;
+        self.expect(name, versions)?;
         if self.0.parts.limits.keys().len() == 1 && !open {
             return Err(KeyError::LastKey(name.to_owned()));
         }
@@ -289,6 +317,17 @@ impl KeyAdmin {
             None if self.is_configured(name) => Err(KeyError::ReadOnly(name.to_owned())),
             None => Err(unknown(name)),
         }
+    }
+
+    /// Returns an error if `versions` is given and does not contain the present version of the key. The caller holds the
+    /// lock of changes.
+    fn expect(&self, name: &str, versions: Option<&[String]>) -> Result<(), KeyError> {
+        let Some(versions) = versions else { return Ok(()) };
+        let version = version(&*self.one(name)?);
+        if versions.contains(&version) {
+            return Ok(());
+        }
+        Err(KeyError::Stale { name: name.to_owned(), version })
     }
 
     async fn stored(&self, name: &str) -> Result<Option<store::Key>, KeyError> {

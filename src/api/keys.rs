@@ -16,10 +16,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Wiring;
 use super::error::{ApiError, Problem};
-use super::etag::tagged;
+use super::etag::{tagged, versioned, wanted_versions};
 use super::extract::{self, Body, Named, Params};
 use super::timestamp::Timestamp;
-use crate::admin::keys::{BudgetSpec, ByteCount, CreatedKey, KeyError, KeySpec, LimitsSpec};
+use crate::admin::keys::{self, BudgetSpec, ByteCount, CreatedKey, KeyError, KeySpec, LimitsSpec};
 use crate::exit::Moment;
 use crate::limit::keys::KeyState;
 use crate::limit::{Amounts, Budget, Level, Usage, Used};
@@ -30,6 +30,9 @@ pub(super) struct Key {
     name: String,
     /// Where the key was created. A key of the configuration is changed there, and not by this API.
     origin: KeyOrigin,
+    /// Changes whenever the settings of the key change, and not when the key is used. Send it in `If-Match` with a change.
+    #[schema(example = "3f0c6a1e9b52d774")]
+    version: String,
     /// True if the time of the key is over.
     expired: bool,
     /// Null for a key of the configuration.
@@ -153,6 +156,7 @@ impl Key {
         Self {
             name: key.name.to_string(),
             origin: if key.created.is_some() { KeyOrigin::Api } else { KeyOrigin::Config },
+            version: keys::version(key),
             expired: key.is_expired(Instant::now()),
             created: key.created.map(Timestamp),
             expires: key.expires().map(Timestamp),
@@ -190,6 +194,9 @@ impl From<KeyError> for ApiError {
             KeyError::NameOfConfig(_) | KeyError::NameTaken(_) => {
                 (StatusCode::CONFLICT, "name_taken", json!({ "field": "name" }))
             }
+            KeyError::Stale { version, .. } => {
+                (StatusCode::PRECONDITION_FAILED, "changed_meanwhile", json!({ "version": version }))
+            }
             KeyError::LastKey(_) => (StatusCode::CONFLICT, "last_key", json!({})),
             KeyError::BadField(bad) => return bad.clone().into(),
             KeyError::DiskHangs => (StatusCode::SERVICE_UNAVAILABLE, "disk_hangs", json!({})),
@@ -197,6 +204,11 @@ impl From<KeyError> for ApiError {
         };
         Self::new(status, code, error.to_string()).with(details)
     }
+}
+
+/// Returns a key with its entity tag.
+fn answer(headers: &HeaderMap, key: &Key) -> Result<Response, ApiError> {
+    versioned(headers, &key.version, key)
 }
 
 /// Keys, by name, with what they have used.
@@ -239,32 +251,40 @@ pub(super) async fn one(
     headers: HeaderMap,
     Named(name): Named,
 ) -> Result<Response, ApiError> {
-    tagged(&headers, &Key::of(&wiring.keys.one(&name)?))
+    answer(&headers, &Key::of(&wiring.keys.one(&name)?))
 }
 
 /// Changes a key by a JSON merge patch of the body that created it: `null` removes a field. The secret and what was used
-/// stay, and so do open connections.
-#[utoipa::path(patch, path = "/keys/{name}", tag = "keys", params(("name" = String, Path, description = "The key's name")),
+/// stay, and so do open connections. With `If-Match`, a key that somebody else has changed meanwhile stays as it is.
+#[utoipa::path(patch, path = "/keys/{name}", tag = "keys",
+    params(("name" = String, Path, description = "The key's name"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the key, or its `version` in quotes")),
     request_body = KeySpec,
-    responses((status = 200, body = Key), (status = "default", description = "A refusal", body = Problem)))]
+    responses((status = 200, body = Key),
+        (status = 412, body = Problem, description = "Somebody else has changed the key meanwhile"), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn change(
     State(wiring): State<Wiring>,
+    headers: HeaderMap,
     Named(name): Named,
     Body(patch): Body,
 ) -> Result<Response, ApiError> {
-    wiring.keys.change(&name, patch).await?;
-    Ok(Json(Key::of(&wiring.keys.one(&name)?)).into_response())
+    wiring.keys.change(&name, patch, wanted_versions(&headers)).await?;
+    answer(&HeaderMap::new(), &Key::of(&wiring.keys.one(&name)?))
 }
 
 /// Deletes a key. The next connection with its secret is refused. Open connections may finish, unless `cut`.
 #[utoipa::path(delete, path = "/keys/{name}", tag = "keys",
-    params(("name" = String, Path, description = "The key's name"), Delete),
-    responses((status = 200, body = DeletedKey), (status = "default", description = "A refusal", body = Problem)))]
+    params(("name" = String, Path, description = "The key's name"), Delete,
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the key, or its `version` in quotes")),
+    responses((status = 200, body = DeletedKey),
+        (status = 412, body = Problem, description = "Somebody else has changed the key meanwhile"), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn delete(
     State(wiring): State<Wiring>,
+    headers: HeaderMap,
     Named(name): Named,
     Params(Delete { cut, open }): Params<Delete>,
 ) -> Result<Response, ApiError> {
-    wiring.keys.delete(&name, cut.unwrap_or(false), open.unwrap_or(false)).await?;
+    let versions = wanted_versions(&headers);
+    wiring.keys.delete(&name, cut.unwrap_or(false), open.unwrap_or(false), versions).await?;
     Ok(Json(DeletedKey { name, state: "deleted" }).into_response())
 }

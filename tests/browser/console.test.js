@@ -11,7 +11,7 @@ const TOKEN = "a-token-for-the-browser-tests";
 // The limit in bytes of what a browser loads first; a unit test on the files has the same limit. Files from the tree are
 // not compressed.
 const FIRST_PAINT = process.env.EXITGATE_ASSETS ? Infinity : 100_000;
-const PAGES = ["routes", "exits", "why?username=us-strict", "engines", "sources", "public", "connections", "events"];
+const PAGES = ["routes", "exits", "why?username=us-strict", "engines", "sources", "keys", "public", "connections", "events"];
 
 // The width at which WCAG 2.2 (1.4.10, reflow) requires that nothing needs sideways scrolling.
 const NARROW = { width: 320, height: 700 };
@@ -105,7 +105,7 @@ describe("the console", { concurrency: false }, () => {
   });
 
   it("changes a route, and reports one of its exits", async () => {
-    await page.getByRole("button", { name: "Change" }).click();
+    await page.getByRole("button", { name: "Change", exact: true }).click();
     const dialog = page.getByRole("dialog");
     await dialog.getByLabel("Exits in the pool").fill("many");
     await dialog.getByRole("button", { name: "Change route" }).click();
@@ -187,7 +187,7 @@ describe("the console", { concurrency: false }, () => {
     await page.goto(`${gateway.url}/#/routes/shop`);
     await page.getByRole("button", { name: "Rotate" }).click();
     await page.locator(".toasts p").first().waitFor({ timeout: 60_000 });
-    assert.doesNotMatch(await page.locator(".toasts p").first().getAttribute("class"), /bad/);
+    assert.doesNotMatch(await page.locator(".toasts p").first().getAttribute("class"), /bad/, await page.locator(".toasts p").first().textContent());
     assert.match(await page.locator(".toasts p").first().textContent(), /^shop: 127\.\S+ → 127\.\S+$/);
     await page.goto(`${gateway.url}/#/engines`);
     await page.locator(".toasts p").waitFor({ state: "detached", timeout: 3000 });

@@ -52,10 +52,10 @@ export async function demo(ip, env = {}) {
 }
 
 // A gateway without Tor that requires a token.
-export async function locked(ip, token) {
+export async function locked(ip, token, env = {}) {
   const folder = await mkdtemp(path.join(tmpdir(), "exitgate-browser-"));
   const child = start(path.join(BUILT, "exitgate"), ["serve"], ip, {
-    EXITGATE__DATA_DIR: folder, EXITGATE__API__TOKEN: token, EXITGATE__TOR__ENABLED: "false", EXITGATE__SOURCES__ONIONOO__ENABLED: "false", EXITGATE__LIFECYCLE__DRAIN: "1s",
+    EXITGATE__DATA_DIR: folder, EXITGATE__API__TOKEN: token, EXITGATE__TOR__ENABLED: "false", EXITGATE__SOURCES__ONIONOO__ENABLED: "false", EXITGATE__LIFECYCLE__DRAIN: "1s", ...env,
   });
   child.folder = folder;
   await until("the locked gateway", () => fetch(`${child.url}/health`).then(() => true, () => false), child);

@@ -162,6 +162,60 @@ fn a_key_of_the_api_is_shown_once_and_is_valid_until_it_is_deleted() {
     assert!(!gateway.log().contains(&secret));
 }
 
+/// One request to the API with the header `If-Match`. Returns the status, the entity tag and the body.
+fn if_match(gateway: &Bare, (method, path): (&str, &str), tag: &str, body: &str) -> (u16, String, Value) {
+    let mut stream = TcpStream::connect((gateway.ip, 8080)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let kind = "Connection: close\r\nContent-Type: application/json";
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{kind}\r\nIf-Match: {tag}\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let tag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap_or_default().to_owned();
+    (status(head), tag, serde_json::from_str(body).unwrap())
+}
+
+#[test]
+fn two_operators_do_not_undo_each_others_changes() {
+    let sandbox = Sandbox::claim().unwrap();
+    let gateway = Bare::start_with(&sandbox, CONFIG_KEY);
+    let secret = create(&gateway, &json!({ "name": "team" }));
+    let read = || if_match(&gateway, ("GET", "/keys/team"), "*", "");
+    let (_, both, key) = read();
+    assert!(both.starts_with(&format!("\"{}.", key["version"].as_str().unwrap())), "{both} {key}");
+
+    let target = server(sandbox.ip(60, 1), 100, 1);
+    let (mut used, head) = request(&gateway, &format!("CONNECT {target}"), STRAIGHT, &secret);
+    assert_eq!(status(&head), 200, "{head}");
+    used.read_exact(&mut [0; 100]).unwrap();
+    assert!(gateway.until(|gateway| used_requests(gateway) > 0), "{}", gateway.log());
+    assert_ne!(read().1, both, "the answer has other counts");
+
+    let patch = ("PATCH", "/keys/team");
+    let (status, first, _) = if_match(&gateway, patch, &both, r#"{"limits":{"connections":7}}"#);
+    assert_eq!(status, 200, "use is no change, so the tag of before it is good");
+    let (status, _, said) = if_match(&gateway, patch, &both, r#"{"limits":null}"#);
+    assert_eq!((status, &said["error"]["code"]), (412, &json!("changed_meanwhile")), "{said}");
+    let (status, _, said) = if_match(&gateway, ("DELETE", "/keys/team"), &both, "");
+    assert_eq!((status, &said["error"]["code"]), (412, &json!("changed_meanwhile")), "{said}");
+    let (_, tag, key) = read();
+    assert_eq!((&key["limits"], &said["error"]["details"]["version"]), (&json!({ "connections": 7 }), &key["version"]));
+    assert_eq!(tag.split('.').next(), first.split('.').next(), "the answer to a change has the new tag");
+    let version = format!("\"{}\"", key["version"].as_str().unwrap());
+    assert_eq!(if_match(&gateway, patch, &version, r#"{"limits":null}"#).0, 200, "the version alone is enough");
+    assert_eq!(gateway.ask("PATCH", "/keys/team", r#"{"ttl":"1h"}"#).status, 200, "without If-Match");
+    assert_eq!(if_match(&gateway, ("DELETE", "/keys/team"), "*", "").0, 200);
+}
+
+fn used_requests(gateway: &Bare) -> u64 {
+    used(gateway, "team")["day"]["requests"].as_u64().unwrap()
+}
+
 #[test]
 fn the_first_key_of_the_api_closes_an_open_gateway() {
     let sandbox = Sandbox::claim().unwrap();

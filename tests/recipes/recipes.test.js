@@ -4,10 +4,11 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, describe, it } from "node:test";
 import { promisify } from "node:util";
-import { ROOT, demo, stop } from "../browser/gateway.js";
+import { ROOT, curl, demo, stop } from "../browser/gateway.js";
 import { repository } from "./repository.js";
 
 const run = promisify(execFile);
@@ -34,6 +35,16 @@ const ADDRESS = /\b127\.\d+\.\d+\.\d+\b/;
 const seen = (output) => assert.match(output, ADDRESS);
 const chromium = (code) => code.replace(/launch\(\{/, `launch({ executablePath: ${JSON.stringify(CHROMIUM)},`).replace('args: ["--proxy', 'args: ["--no-sandbox", "--proxy');
 
+// The address of the rented proxy, as its last check saw it.
+async function rented(gateway) {
+  for (let tries = 0; tries < 100; tries += 1) {
+    const { exits } = await (await fetch(`${gateway.url}/exits?source=acme`)).json();
+    if (exits[0]?.ip) return exits[0].ip;
+    await new Promise((resume) => setTimeout(resume, 200));
+  }
+  return assert.fail("the proxy of the source acme was not tested");
+}
+
 // How each kind is run, and what its output must be.
 const KINDS = {
   sh: { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: seen },
@@ -44,6 +55,25 @@ const KINDS = {
   "sh rotate": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (output) => assert.ok(JSON.parse(output).after, output) },
   "sh rules": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (output) => assert.deepEqual(JSON.parse(output).rules.map((rule) => rule.use ?? rule.refuse), ["nonus-strict", true, true]) },
   "sh why": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (output) => assert.deepEqual(JSON.parse(output).rules.map((rule) => rule.number), [1]) },
+  // The configuration is that of the gateway which runs the recipes.
+  toml: { file: "recipe.toml", start: (file) => ["cat", file], right: (output) => assert.match(output, /name = "acme"/) },
+  "sh own": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: async (output, gateway) => assert.equal(output.trim(), await rented(gateway)) },
+  // No site of the private network has the name of the recipe: another name of its web stands for it.
+  "sh paid": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], change: (code) => code.replace(".shop.example", "ip.test"), right: async (output, gateway) => {
+    assert.equal(JSON.parse(output).port, 20011);
+    const through = (page) => curl(`http://${GATE}:20011`, page);
+    const [cheap, paid] = [await through(gateway.page), await through(gateway.page.replace("echo.test", "ip.test"))];
+    assert.match(cheap, ADDRESS);
+    assert.deepEqual([cheap === await rented(gateway), paid], [false, await rented(gateway)]);
+  } },
+  // From the first key on all other recipes would need it, so the key is deleted again.
+  "sh paid key": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: async (output, gateway) => {
+    const { usage, source_usage: sources } = JSON.parse(output);
+    assert.deepEqual([usage.budget, sources.map(({ source, budget }) => [source, budget])], [{}, [["acme", { bytes_per_month: 10e9 }]]]);
+    assert.equal((await fetch(`${gateway.url}/keys/scraper?open=true`, { method: "DELETE" })).status, 200);
+  } },
+  "sh german": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (output) => assert.equal(JSON.parse(output).port, 20020) },
+  "js playwright identity": { file: "recipe.mjs", start: (file) => [process.execPath, file], right: (output) => assert.match(output, /^Europe\/Berlin de-DE\n127\.\d+\.\d+\.\d+/), change: (code) => chromium(code.replace('"playwright"', '"playwright-core"').replace("launch({ proxy", 'launch({ args: ["--no-sandbox"], proxy')) },
   "sh report": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (output) => assert.equal(JSON.parse(output).site, "shop.example") },
   python: { file: "recipe.py", start: (file) => [PYTHON, file], right: seen },
   "python scrapy one": { file: "recipe.py", start: (file) => [PYTHON, "-m", "scrapy", "runspider", "--nolog", file], right: seen },
@@ -63,7 +93,10 @@ describe("recipes", { concurrency: false }, () => {
 
   before(async () => {
     // The git repository is on this machine, where targets are refused by default.
-    gateway = await demo(GATE, { EXITGATE__GATEWAY__ALLOW_PRIVATE_TARGETS: "true" });
+    const more = path.join(await mkdtemp(path.join(tmpdir(), "exitgate-recipes-")), "more.toml");
+    await writeFile(more, recipes().filter(({ kind }) => kind === "toml").map(({ code }) => code).join("\n"));
+    gateway = await demo(GATE, { EXITGATE__GATEWAY__ALLOW_PRIVATE_TARGETS: "true", EXITGATE_DEMO_CONFIG: more });
+    await rm(path.dirname(more), { recursive: true });
     git = await repository("127.93.0.2", 8000);
     // Here and not in /tmp, because node must find the packages beside this file.
     folder = await mkdtemp(path.join(import.meta.dirname, "run-"));
@@ -89,7 +122,7 @@ describe("recipes", { concurrency: false }, () => {
       const { NO_PROXY, no_proxy, HTTP_PROXY, http_proxy, HTTPS_PROXY, https_proxy, ALL_PROXY, all_proxy, ...env } = process.env;
       const output = await run(program, args, { cwd: folder, timeout: PATIENCE, env: { ...env, GOFLAGS: "-mod=mod", GOPROXY: "off" } })
         .catch((why) => assert.fail(`${why.message}\n${why.stdout}\n${why.stderr}`));
-      right(output.stdout);
+      await right(output.stdout, gateway);
     });
   }
 

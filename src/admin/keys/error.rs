@@ -13,6 +13,12 @@ pub enum KeyError {
     NameOfConfig(String),
     #[error("the name `{0}` is taken by a key that another request created; choose another name, or delete that key")]
     NameTaken(String),
+    /// `version` is the present version of the key.
+    #[error(
+        "another request has changed the key `{name}` meanwhile, so nothing was changed now: read the key again, and \
+         send its new version in If-Match"
+    )]
+    Stale { name: String, version: String },
     #[error(transparent)]
     BadField(#[from] BadField),
     #[error(

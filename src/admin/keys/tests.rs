@@ -94,7 +94,7 @@ impl Rig {
     }
 
     async fn change(&self, name: &str, patch: Value) -> Result<(), KeyError> {
-        self.admin.change(name, patch.as_object().unwrap().clone()).await
+        self.admin.change(name, patch.as_object().unwrap().clone(), None).await
     }
 
     fn identify(&self, secret: &Secret) -> Result<String, KeyRefusal> {
@@ -124,11 +124,11 @@ async fn a_key_is_created_once_changed_and_deleted() {
     let names: Vec<_> = listed.iter().map(|key| (&*key.name, key.created.is_some())).collect();
     assert_eq!(names, [("a", true), ("config", false)]);
     for name in ["config", "b"] {
-        let refused = [rig.change(name, json!({})).await, rig.admin.delete(name, false, true).await];
+        let refused = [rig.change(name, json!({})).await, rig.admin.delete(name, false, true, None).await];
         let wanted = if name == "b" { unknown("b") } else { KeyError::ReadOnly(name.to_owned()) };
         assert_eq!(refused, [Err(wanted.clone()), Err(wanted)]);
     }
-    rig.admin.delete("a", true, false).await.unwrap();
+    rig.admin.delete("a", true, false, None).await.unwrap();
     assert_eq!(rig.identify(&secret), Err(KeyRefusal::WrongKey));
     let mut told = Vec::new();
     while let Ok(event) = events.try_recv() {
@@ -144,13 +144,53 @@ async fn a_change_reaches_its_end_when_its_client_disconnects() {
     let secret = rig.create(json!({ "name": "a" })).await.unwrap().unwrap();
     let mut events = rig.admin.events();
     {
-        let delete = rig.admin.delete("a", true, false);
+        let delete = rig.admin.delete("a", true, false, None);
         // One poll begins the deletion; then the future is dropped, as for an HTTP client that disconnects.
         assert!(delete.now_or_never().is_none());
     }
     let deleted = async { while events.recv().await.unwrap().what != KeyChange::Deleted {} };
     tokio::time::timeout(Duration::from_secs(20), deleted).await.unwrap();
     assert_eq!(rig.identify(&secret), Err(KeyRefusal::WrongKey));
+}
+
+#[tokio::test]
+async fn a_change_made_for_another_version_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start(dir.path(), None);
+    let body = json!({ "name": "a", "ttl": "1h", "budget": { "bytes_per_day": 100 } });
+    rig.create(body).await.unwrap();
+    let present = |rig: &Rig| version(&rig.admin.one("a").unwrap());
+    let mut seen = vec![present(&rig)];
+    rig.admin.one("a").unwrap().account.spend("tor").add(7);
+    assert_eq!(present(&rig), seen[0], "use is no change");
+    for patch in [
+        json!({ "ttl": null }),
+        json!({ "limits": { "connections": 2 } }),
+        json!({ "budget": { "bytes_per_day": 200 } }),
+        json!({ "source_budgets": { "tor": { "requests_per_day": 1 } } }),
+        json!({ "source_budgets": { "tor": null, "public": { "requests_per_day": 1 } } }),
+        json!({ "sources": ["tor"] }),
+        json!({ "routes": ["shop"] }),
+    ] {
+        let change = |versions: Vec<String>| {
+            let (admin, patch) = (rig.admin.clone(), patch.as_object().unwrap().clone());
+            async move { admin.change("a", patch, Some(versions)).await }
+        };
+        let old = present(&rig);
+        for versions in [seen[..seen.len() - 1].to_vec(), Vec::new()] {
+            let refused = KeyError::Stale { name: "a".to_owned(), version: old.clone() };
+            assert_eq!(change(versions).await, Err(refused), "{patch}");
+        }
+        change(seen.clone()).await.unwrap();
+        assert!(!seen.contains(&present(&rig)), "{patch}");
+        seen.push(present(&rig));
+    }
+    let (old, new) = (seen[..1].to_vec(), seen[seen.len() - 1..].to_vec());
+    rig.stop().await;
+    let rig = Rig::start(dir.path(), Some(&Secret::new("the key file")));
+    assert_eq!(present(&rig), new[0], "after a restart");
+    assert!(matches!(rig.admin.delete("a", false, false, Some(old)).await, Err(KeyError::Stale { .. })));
+    rig.admin.delete("a", false, false, Some(new)).await.unwrap();
 }
 
 #[tokio::test]
@@ -162,8 +202,8 @@ async fn the_last_key_is_deleted_only_on_purpose() {
     assert!(!rig.limits.needs_key());
     rig.create(json!({ "name": "a" })).await.unwrap();
     assert!(rig.limits.needs_key());
-    assert_eq!(rig.admin.delete("a", false, false).await, Err(KeyError::LastKey("a".to_owned())));
-    rig.admin.delete("a", false, true).await.unwrap();
+    assert_eq!(rig.admin.delete("a", false, false, None).await, Err(KeyError::LastKey("a".to_owned())));
+    rig.admin.delete("a", false, true, None).await.unwrap();
     assert!(!rig.limits.needs_key());
 }
 
@@ -189,7 +229,7 @@ async fn keys_and_their_usage_survive_a_restart() {
         usage.iter().map(|usage| usage.ledger.day.used.bytes).collect::<Vec<_>>()
     };
     assert_eq!((used(&rig, "config"), used(&rig, "a")), (vec![7, 7], vec![100, 100]), "in all, and of the source");
-    rig.admin.delete("a", false, false).await.unwrap();
+    rig.admin.delete("a", false, false, None).await.unwrap();
     let again = rig.create(json!({ "name": "a", "budget": { "bytes_per_day": 100 } })).await.unwrap().unwrap();
     assert_eq!((rig.identify(&again), used(&rig, "a")), (Ok("a".to_owned()), vec![0]), "another key of the same name");
     rig.stop().await;

@@ -38,7 +38,8 @@ function headers(extra) {
 // The time limit for an answer, in milliseconds. Checks and rotations wait for a circuit and have longer limits.
 const DEADLINE = 20_000;
 
-async function fetched(path, { method = "GET", body, deadline = DEADLINE } = {}) {
+// `version` is the version of what the request changes. The gateway refuses the change (412) if it has another version.
+async function fetched(path, { method = "GET", body, deadline = DEADLINE, version } = {}) {
   const write = method !== "GET" && method !== "DELETE";
   let answer;
   try {
@@ -46,7 +47,7 @@ async function fetched(path, { method = "GET", body, deadline = DEADLINE } = {})
       method,
       cache: "no-store",
       credentials: "omit",
-      headers: headers(write ? { "Content-Type": "application/json" } : {}),
+      headers: headers({ ...(write && { "Content-Type": "application/json" }), ...(version && { "If-Match": `"${version}"` }) }),
       body: write ? JSON.stringify(body ?? {}) : undefined,
       signal: AbortSignal.timeout(deadline),
     });

@@ -7,6 +7,8 @@ import { Engines } from "./pages/engines.js";
 import { Events } from "./pages/events.js";
 import { Exit } from "./pages/exit.js";
 import { Exits } from "./pages/exits.js";
+import { KeyPage } from "./pages/key.js";
+import { Keys } from "./pages/keys.js";
 import { PublicList } from "./pages/public.js";
 import { RoutePage } from "./pages/route.js";
 import { Routes } from "./pages/routes.js";
@@ -23,6 +25,7 @@ const PAGES = [
   { at: "why", name: "Why", page: Why },
   { at: "engines", name: "Engines", page: Engines },
   { at: "sources", name: "Sources", page: Sources },
+  { at: "keys", name: "Keys", page: Keys, one: KeyPage },
   { at: "public", name: "Public list", page: PublicList },
   { at: "connections", name: "Connections", page: Connections },
   { at: "events", name: "Events", page: Events },

@@ -8,6 +8,7 @@ const ICONS = {
   why: "M4 5h16l-6 7.500V19l-4-2v-4.500z",
   engines: "M12 8.500a3.500 3.500 0 1 0 0 7 3.500 3.500 0 0 0 0-7zM12 3v3M12 18v3M3 12h3M18 12h3M5.600 5.600l2.200 2.200M16.200 16.200l2.200 2.200M5.600 18.400l2.200-2.200M16.200 7.800l2.200-2.200",
   sources: "M12 4v11M7.500 10.500 12 15l4.500-4.500M5 19h14",
+  keys: "M8.500 10.500a4 4 0 1 0 0 8 4 4 0 0 0 0-8zM11.500 11.500 19 4M16 7l3 3M13.500 9.500l2 2",
   public: "M12 4a8 8 0 1 0 0 16 8 8 0 0 0 0-16zM4 12h16M12 4c5 5 5 11 0 16M12 4c-5 5-5 11 0 16",
   connections: "M8 4v16M5 7l3-3 3 3M16 20V4M13 17l3 3 3-3",
   events: "M4 12h4l2.500-7 4 14 2.500-7h3",
@@ -19,6 +20,8 @@ const ICONS = {
   trash: "M5 7h14M10 7V4.500h4V7M7 7l1 12.500h8L17 7",
   edit: "M5 19l1-4L16 5l3 3L9 18zM14 7l3 3",
   flag: "M6 20V4M6 5h11l-2 4 2 4H6",
+  up: "M12 19V5M6 11l6-6 6 6",
+  down: "M12 5v14M6 13l6 6 6-6",
   close: "M6 6l12 12M18 6 6 18",
   menu: "M4 7h16M4 12h16M4 17h16",
   moon: "M19 14.500A7.500 7.500 0 0 1 9.500 5 7.500 7.500 0 1 0 19 14.500z",
@@ -124,8 +127,9 @@ export function Tabs({ label, names, children }) {
 }
 
 // The dialog element of the browser: it keeps the focus inside, closes on Escape, and then restores the focus. At first
-// the focus is in the first field of the dialog, or on the first button at the bottom.
-export function Dialog({ title, onClose, children, kind = "" }) {
+// the focus is in the first field of the dialog, or on the first button at the bottom. If `firm` is true, only the buttons
+// of its content close the dialog.
+export function Dialog({ title, onClose, children, kind = "", firm = false }) {
   const dialog = useRef(null);
   const gone = useRef(false);
   const id = useId();
@@ -143,10 +147,12 @@ export function Dialog({ title, onClose, children, kind = "" }) {
   // The browser reports a close later. If the dialog is gone by then, the report would close a dialog that was opened
   // meanwhile.
   const closed = () => gone.current || onClose();
-  const outside = (event) => event.target === dialog.current && onClose();
-  return html`<dialog ref=${dialog} class=${kind} aria-labelledby=${id} onClose=${closed} onMouseDown=${outside}>
+  const outside = (event) => !firm && event.target === dialog.current && onClose();
+  // Not in onCancel: the browser closes a dialog at the second Escape without it.
+  const keys = (event) => firm && event.key === "Escape" && event.preventDefault();
+  return html`<dialog ref=${dialog} class=${kind} aria-labelledby=${id} onClose=${closed} onMouseDown=${outside} onKeyDown=${keys}>
     <div class="sheet">
-      <header><h2 id=${id}>${title}</h2><button type="button" class="quiet square" aria-label="Close" onClick=${onClose}><${Icon} name="close" /></button></header>
+      <header><h2 id=${id}>${title}</h2>${!firm && html`<button type="button" class="quiet square" aria-label="Close" onClick=${onClose}><${Icon} name="close" /></button>`}</header>
       ${children}
     </div>
   </dialog>`;

@@ -45,6 +45,7 @@ function ofPages(pages, flip) {
   return [
     ...pages.map(({ at, name }) => ({ icon: at, name, hint: "page", to: `#/${at}`, words: `${name} go to page` })),
     command("New route", "create proxy add", "#/routes?new"),
+    command("New key", "create client password", "#/keys?new"),
     command("Switch light and dark colours", "theme", flip),
     command("Open the API's documentation", "docs openapi", () => location.assign("/docs")),
   ];
@@ -71,14 +72,15 @@ function ofExit({ id, ip, nickname, country: code }) {
 }
 
 async function everything(pages, flip) {
-  const [proxies, countries, exits, sources] = await Promise.all(
-    ["/proxies?limit=1000", "/countries", "/exits?limit=1000", "/sources"].map((path) => ask(path).catch(() => ({}))),
+  const [proxies, countries, exits, sources, keys] = await Promise.all(
+    ["/proxies?limit=1000", "/countries", "/exits?limit=1000", "/sources", "/keys?limit=1000"].map((path) => ask(path).catch(() => ({}))),
   );
   const places = (countries.countries ?? []).map(({ country: code, usable }) => ({ icon: "exits", name: country(code), hint: plural(usable, "usable exit"), to: `#/exits?country=${code}`, words: `${code} ${country(code)}` }));
   const fetches = (sources.sources ?? []).map(({ name }) => command(`Fetch ${name} now`, "source list refresh", () => fetchNow(name)));
+  const clients = (keys.keys ?? []).map(({ name }) => ({ icon: "keys", name, hint: "key", to: `#/keys/${encodeURIComponent(name)}`, words: `${name} key budget` }));
   const each = [...(proxies.proxies ?? []).map(ofRoute), ...(exits.exits ?? []).map(ofExit)].flat();
   const [commands, things] = [each.filter(({ icon }) => icon === "run"), each.filter(({ icon }) => icon !== "run")];
-  return [...ofPages(pages, flip), ...things, ...places, ...commands, ...fetches];
+  return [...ofPages(pages, flip), ...things, ...clients, ...places, ...commands, ...fetches];
 }
 
 // Returns the entries whose words contain everything that was typed. "why WORD" explains WORD as a username.

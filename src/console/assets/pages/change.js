@@ -30,11 +30,14 @@ const whole = (text) => (/^\d+$/.test(text) ? Number(text) : text);
 
 // The dialog that changes a route. It sends only changed fields. An emptied field is reset to its default.
 export function Edit({ route, onClose }) {
-  const first = { pool: String(route.pool.wanted), check: route.check ?? "", rotate_every: route.policy.rotate_every ? `${route.policy.rotate_every}s` : "", ttl: "" };
+  const first = { pool: String(route.pool.wanted), check: route.check ?? "", rotate_every: route.policy.rotate_every ? `${route.policy.rotate_every}s` : "", ttl: "", source: route.policy.source.join(" ") };
+  const [fallback, setFallback] = useState(route.policy.fallback);
   const { input, wrong, rest, busy, send } = useForm(first);
   const go = (event) => send(event, async (fields) => {
     const changed = Object.entries(fields).filter(([name, value]) => value.trim() !== first[name]);
     const body = Object.fromEntries(changed.map(([name, value]) => [name, value.trim() ? (name === "pool" ? whole(value.trim()) : value.trim()) : null]));
+    if (body.source) body.source = body.source.split(/[\s,]+/);
+    if (fallback !== route.policy.fallback) body.fallback = fallback || null;
     await ask(`/proxies/${encodeURIComponent(route.name)}`, { method: "PATCH", body });
     say(`The route ${route.name} was changed; open tunnels are not affected.`);
     refresh("/proxies");
@@ -46,7 +49,9 @@ export function Edit({ route, onClose }) {
       <${Field} label="Exits must pass the check" hint="A name in check.targets, such as steam." error=${wrong("check")}>${input("check")}</${Field}>
       <${Field} label="Replace exits every" hint="10m, 1h. Empty: never." error=${wrong("rotate_every")}>${input("rotate_every", { placeholder: "never" })}</${Field}>
       <${Field} label="Delete after" hint="From now on. Empty: no change." error=${wrong("ttl")}>${input("ttl", { placeholder: "2h" })}</${Field}>
-    </div><${Trouble} error=${rest} /></div>
+      <${Field} label="Sources, preferred first" hint="tor public acme. Empty: the selector decides." error=${wrong("source")}>${input("source")}</${Field}>
+    </div>
+    <label class="check"><input type="checkbox" checked=${fallback} onChange=${() => setFallback(!fallback)} /><span>Use a later source only while the earlier ones have no exit</span></label><${Trouble} error=${rest} /></div>
     <footer><button type="button" class="quiet" onClick=${onClose}>Cancel</button><button class="primary" disabled=${busy}>${busy ? "Changing …" : "Change route"}</button></footer>
   </form></${Dialog}>`;
 }

@@ -6,8 +6,10 @@ import { figures, series, useLive } from "../live.js";
 import { Badge, Confirm, CopyButton, Empty, Icon, Mono, Panel, Tabs, Trouble, Waiting, When, say } from "../parts.js";
 import { html, useState } from "../view.js";
 import { bytes, count, country, millis, percent, plain, rate, short } from "../words.js";
+import { Carried } from "./carried.js";
 import { Edit, Report } from "./change.js";
 import { Pool, alarm, failing } from "./routes.js";
+import { Rules } from "./rules.js";
 
 function Figures({ route }) {
   useLive();
@@ -107,6 +109,7 @@ function Details({ route, error, again }) {
   return html`
     <p class="facts"><code>${route.selector}</code><span>port <b class="mono">${route.port ?? "none"}</b></span><span>pool <${Pool} pool=${route.pool} mode=${route.mode} /></span>
       ${route.exit && html`<span>pinned to <a class="mono" href=${`#/exits/${encodeURIComponent(route.exit.id)}`}>${route.exit.ip}</a></span>`}
+      <span>sources <b>${route.policy.source.join(route.policy.fallback ? ", then " : ", ")}</b>${route.policy.fallback && html` <span class="faint">a later one only while the earlier ones have no exit</span>`}</span>
       ${route.check && html`<span>check ${route.check}</span>`}
       <${Badge}>${route.auth === "key" ? "requires a key" : "open: no key needed"}</${Badge}>${route.origin === "config" && html`<${Badge}>from the configuration</${Badge}>`}
       <span class="faint">created <${When} at=${route.created} /></span>${route.expires && html`<span class="warn">ends <${When} at=${route.expires} /></span>`}</p>
@@ -114,5 +117,7 @@ function Details({ route, error, again }) {
     ${route.state === "port_taken" && html`<div class="trouble" role="alert"><p>Another program listens on port ${route.port}. Stop it; the gateway tries again by itself.</p></div>`}
     <${Trouble} error=${error} again=${again} />
     <${Panel} title="Now"><${Figures} route=${route} /></${Panel}>
-    <div class="columns">${route.urls && html`<${Use} route=${route} />`}<${Members} route=${route} /></div>`;
+    <div class="columns">${route.urls && html`<${Use} route=${route} />`}<${Members} route=${route} /></div>
+    <${Rules} route=${route} />
+    ${Object.keys(route.live.by_source ?? {}).length > 0 && html`<${Panel} title="Carried by each source since the start" kind="flush"><${Carried} carried=${route.live.by_source} /></${Panel}>`}`;
 }

@@ -1,8 +1,13 @@
-// The page of the sources of exits: when each source was last fetched, and the result.
+// The page of the sources of exits: usable exits, what each source has carried, the budgets of keys for it, and when its
+// lists were last fetched, with the result.
 import { ask, refresh, useAsk } from "../api.js";
+import { budgets } from "../budgets.js";
+import { Bar } from "../chart.js";
+import { bySource, useLive } from "../live.js";
 import { Badge, Empty, Icon, Panel, Trouble, Waiting, When, say } from "../parts.js";
 import { html } from "../view.js";
-import { count, plain } from "../words.js";
+import { bytes, count, percent, plain } from "../words.js";
+import { Meter, named } from "./keys.js";
 
 function kind({ outcome, failures }) {
   return failures > 0 ? "bad" : outcome === "stale" ? "warn" : outcome === "never" ? "" : "good";
@@ -25,16 +30,44 @@ function Row({ source }) {
     <td class="number"><button type="button" class="quiet" onClick=${() => again(source.name)} aria-label=${`Fetch now: ${source.name}`}><${Icon} name="rotate" /><span class="wide">Fetch now</span></button></td></tr>`;
 }
 
+// What the exits of a source have carried since the gateway started. `carried` has the bytes, if this gateway counts them
+// by source; `opened` is the number of requests that reached their target, and `all` that number of all sources.
+function Traffic({ carried, opened, all, share }) {
+  const rows = [["Requests", html`${count(opened)} <span class="faint">${percent(all > 0 ? opened / all : 0)} of all</span>`]];
+  if (carried) rows.push(["Bytes", html`${bytes(carried.bytes_up + carried.bytes_down)} <span class="faint">${percent(share)} of all</span>`]);
+  return html`<div><${Bar} share=${carried ? share : opened / (all || 1)} /><dl class="known">${rows.map(([name, shown]) => html`<div key=${name}><dt>${name}</dt><dd>${shown}</dd></div>`)}</dl></div>`;
+}
+
+// The budgets that keys have for this source.
+function KeyBudgets({ source, keys }) {
+  const list = keys.flatMap((key) => budgets(key).filter((one) => one.source === source).map((one) => ({ key: key.name, ...one }))).sort((a, b) => b.share - a.share);
+  if (list.length === 0) return null;
+  return html`<div><h3>Budgets of keys</h3><ul class="stack">${list.slice(0, 5).map((one) => html`<li key=${one.key + one.field} class="meter"><a href=${`#/keys/${encodeURIComponent(one.key)}`}>${one.key}</a> <span class="faint">${named({ ...one, source: null })}</span><${Meter} budget=${one} /></li>`)}</ul>
+    ${list.length > 5 && html`<p class="faint">And ${count(list.length - 5)} more: <a href="#/keys">see the keys</a></p>`}</div>`;
+}
+
+function Cards({ sources, carried, keys }) {
+  useLive();
+  const opened = bySource();
+  const all = [...opened.values()].reduce((sum, one) => sum + one, 0);
+  const size = (one) => (one ? one.bytes_up + one.bytes_down : 0);
+  const total = Object.values(carried ?? {}).reduce((sum, one) => sum + size(one), 0);
+  return html`<div class="grid">${Object.entries(sources).map(([name, source]) => html`<${Panel} key=${name} title=${name} more=${html`<${Badge} kind=${source.ready ? "good" : "warn"}>${source.ready ? "ready" : "not ready"}</${Badge}>`}>
+    <p class="big">${count(source.usable)} <small>usable exits</small></p><p class="faint">${source.reason}</p>
+    <${Traffic} carried=${carried && (carried[name] ?? { bytes_up: 0, bytes_down: 0 })} opened=${opened.get(name) ?? 0} all=${all} share=${total > 0 ? size(carried?.[name]) / total : 0} />
+    <${KeyBudgets} source=${name} keys=${keys} /></${Panel}>`)}</div>`;
+}
+
 export function Sources() {
   const { data, error, again: retry } = useAsk("/sources", 4000);
   const { data: ready } = useAsk("/ready", 4000);
+  const { data: keys } = useAsk("/keys?limit=1000", 10_000);
   return html`<div class="head"><h1 tabindex="-1">Sources</h1></div>
     <${Trouble} error=${error} again=${retry} />
-    ${ready && html`<div class="grid">${Object.entries(ready.sources).map(([name, source]) => html`<${Panel} key=${name} title=${name} more=${html`<${Badge} kind=${source.ready ? "good" : "warn"}>${source.ready ? "ready" : "not ready"}</${Badge}>`}>
-      <p class="big">${count(source.usable)} <small>usable exits</small></p><p class="faint">${source.reason}</p></${Panel}>`)}</div>`}
+    ${ready && html`<${Cards} sources=${ready.sources} carried=${data?.carried} keys=${keys?.keys ?? []} />`}
     <${Panel} title="Lists and directories" kind="flush">
       ${!data && !error && html`<${Waiting} rows=${3} />`}
-      ${data?.sources.length === 0 && html`<${Empty} title="No source is switched on">Switch on Tor, or a list of public proxies, in the configuration and restart.</${Empty}>`}
+      ${data?.sources.length === 0 && html`<${Empty} title="No source has a list">Tor, public lists and upstream sources have one. Switch them on in the configuration and restart.</${Empty}>`}
       ${data?.sources.length > 0 && html`<div class="scroll"><table><thead><tr><th scope="col">Source</th><th scope="col">Last answer</th><th scope="col" class="number">Exits</th><th scope="col" class="number wide">Skipped</th><th scope="col" class="wide">Good</th><th scope="col" class="wider">Made</th><th scope="col" class="wide">Next</th><th scope="col"><span class="sr">Fetch now</span></th></tr></thead>
         <tbody>${data.sources.map((source) => html`<${Row} key=${source.name} source=${source} />`)}</tbody></table></div>`}
     </${Panel}>`;

@@ -2,7 +2,7 @@
 // each. The question is part of the address, so a link to this page shows the same result.
 import { useAsk } from "../api.js";
 import { Bar } from "../chart.js";
-import { CopyButton, Empty, Field, Panel, Trouble } from "../parts.js";
+import { CopyButton, Empty, Field, Panel, Trouble, When } from "../parts.js";
 import { html, useEffect, useState } from "../view.js";
 import { count, country, millis, short } from "../words.js";
 
@@ -32,9 +32,18 @@ function Funnel({ answer }) {
   })}</ol>`;
 }
 
+// The rules of routes that match the target, in the order in which they lead to each other.
+function Matched({ rules }) {
+  return html`<ol class="matched">${rules.map(({ route, number, rule }) => html`<li key=${route + number}>Rule ${number} of <a href=${`#/routes/${encodeURIComponent(route)}`}>${route}</a> matches: <code>${rule}</code></li>`)}</ol>`;
+}
+
+const BECAUSE = { banned: "the site has banned exits of the source before it", failed: "requests through the source before it failed" };
+
 function Answer({ answer }) {
   return html`<${Panel} title=${answer.refused ? "Refused" : "It works"}>
       ${answer.refused ? html`<p class="bad">${answer.refused}</p>` : html`<p>Reads as <code>${answer.selector}</code>${answer.route !== "implicit" ? html`, of the route <a href=${`#/routes/${encodeURIComponent(answer.route)}`}>${answer.route}</a>` : ""}.</p>`}
+      ${answer.rules?.length > 0 && html`<${Matched} rules=${answer.rules} />`}
+      ${answer.escalation && html`<p>Requests to this site begin with the source <b>${answer.escalation.source}</b>, because ${BECAUSE[answer.escalation.because] ?? answer.escalation.because}. The first source begins again <${When} at=${answer.escalation.until} />.</p>`}
       <${Funnel} answer=${answer} />
       ${answer.pin && html`<p>Pinned to <a class="mono" href=${`#/exits/${encodeURIComponent(answer.pin.exit)}`}>${answer.pin.ip}</a>.</p>`}
       ${answer.session && html`<p>Its session uses <a class="mono" href=${`#/exits/${encodeURIComponent(answer.session)}`}>${short(answer.session)}</a>.</p>`}
@@ -65,7 +74,7 @@ export function Why({ query }) {
     <${Panel}><div class="triple">
       <${Field} label="Username" hint="As a scraper sends it: a selector, or a route's name." error=${wrong === "username" ? error.message : null}>${input(username, change("username"), { class: "mono" })}</${Field}>
       <${Field} label="Target's port" error=${wrong === "port" ? error.message : null}>${input(port, change("port"), { inputmode: "numeric" })}</${Field}>
-      <${Field} label="Target's host" hint="Optional: exits that are banned there are excluded." error=${wrong === "host" ? error.message : null}>${input(host, change("host"), { placeholder: "shop.example" })}</${Field}>
+      <${Field} label="Target's host" hint="Optional: its bans and the rules of the route apply." error=${wrong === "host" ? error.message : null}>${input(host, change("host"), { placeholder: "shop.example" })}</${Field}>
     </div><p class="try">Try ${TRY.map((word) => html`<button type="button" class="quiet mono" key=${word} onClick=${() => change("username")(word)}>${word}</button>`)}</p></${Panel}>
     ${!wrong && html`<${Trouble} error=${error} again=${again} />`}
     ${data && !error && html`<div class="columns"><${Answer} answer=${data} /></div>`}`;
