@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address::{Endpoint, PortRange, Status};
 use super::choice::{
-    Auth, Engine, Isolation, ListFormat, ListProtocol, LogFormat, Rotate, RouteSource, Through, UpstreamKind,
+    Auth, Engine, Isolation, ListFormat, ListProtocol, LogFormat, Provider, Rotate, RouteSource, Through, UpstreamKind,
     UpstreamProtocol,
 };
 use super::secret::Hidden;
@@ -203,6 +203,16 @@ section!(SourceUpstream {
     protocol: UpstreamProtocol = UpstreamProtocol::Http,
     allow_private: bool,
     ca_file: Option<PathBuf>,
+    provider: Option<Provider>,
+    at: Option<String>,
+    user: Option<Hidden>,
+    password: Option<Hidden>,
+    password_file: Option<PathBuf>,
+    username: Option<String>,
+    password_template: Option<String>,
+    sessions: Int<1, 1_000> = Int(16),
+    session_time: Text<Duration> = minutes(10),
+    check_every: Text<Duration> = minutes(5),
 });
 
 section!(Check {

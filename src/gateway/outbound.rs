@@ -188,7 +188,7 @@ impl Outbound {
         decide: fn(&Self, &Attempt<'_>) -> Result<Plan, Box<route::Refusal>>,
     ) -> Result<Plan, Refusal> {
         let state = &self.parts.state;
-        if !self.may_be_served_soon(&refusal) {
+        if !self.may_be_served_soon(&refusal, attempt.wish) {
             return Err(self.refused(&refusal, attempt.wish));
         }
         let mut revisions = state.revisions();
@@ -199,7 +199,7 @@ impl Outbound {
                 Err(refusal) => refusal,
             };
             refusal.untested.iter().for_each(|exit| state.request_check(exit.clone()));
-            if !self.may_be_served_soon(&refusal) || Instant::now() >= attempt.by {
+            if !self.may_be_served_soon(&refusal, attempt.wish) || Instant::now() >= attempt.by {
                 return Err(self.refused(&refusal, attempt.wish));
             }
             // This loop waits for a new revision of the state. A check that ends without a result makes no new
@@ -210,9 +210,17 @@ impl Outbound {
     }
 
     /// Returns true if a request that was refused may be served after a while, because nobody has tested the exits yet,
-    /// or because tor has not read its directory yet.
-    fn may_be_served_soon(&self, refusal: &route::Refusal) -> bool {
-        !refusal.untested.is_empty() || refusal.why == Why::NoneKnown && self.parts.tor.is_some()
+    /// because tor has not read its directory yet, or because the gateway of a provider makes an exit for the request.
+    fn may_be_served_soon(&self, refusal: &route::Refusal, wish: &Wish) -> bool {
+        let makes = || {
+            let unmet = matches!(refusal.why, Why::NoneKnown | Why::NoneMatch | Why::NoneRunning);
+            let (countries, now) = (wish.selector.geo.countries(), self.parts.state.now());
+            let mut sources = wish.policy.sources(&wish.selector).iter();
+            unmet
+                && wish.selector.exit.is_none()
+                && sources.any(|source| matches!(source, Source::Upstream(name) if name.ask(countries, now)))
+        };
+        !refusal.untested.is_empty() || refusal.why == Why::NoneKnown && self.parts.tor.is_some() || makes()
     }
 
     /// Converts a refusal by the module `route` into a refusal for the client. The detail of the refusal says how many
