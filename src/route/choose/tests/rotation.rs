@@ -70,6 +70,19 @@ fn a_session_rotates_to_the_exit_that_hashing_picks_unless_its_address_is_the_sa
 }
 
 #[test]
+fn a_pool_rotates_to_no_ejected_exit_while_there_is_another() {
+    let mut world = World::new(&["US"; 6]);
+    world.route("one", "us", Policy { pool: 1, ..Policy::default() });
+    let home = world.first("one");
+    let open = (home + 1) % 6;
+    (0..6).filter(|n| *n != home && *n != open).for_each(|n| world.eject(n));
+    let next = |world: &mut World| world.ask("one", "shop.com:443", successor).map(|next| number(next.exit.id()));
+    assert!((0..20).all(|_| next(&mut world).unwrap() == open));
+    world.kill(open);
+    assert!(next(&mut world).is_err(), "an ejected exit is no exit to rotate to");
+}
+
+#[test]
 fn rotate_every_exchanges_pins_sessions_and_pools() {
     let mut world = World::new(&["US"; 12]);
     let policy = || Policy { pool: 3, rotate_every: Some(10 * MINUTE), ..Policy::default() };
