@@ -226,7 +226,7 @@ fn fill(inputs: &Inputs<'_>, key: &Key, group: &Group, taken: &HashSet<IpAddr>, 
     let want = if have < group.places { Want::Used } else { Want::Reserve };
     let missing = target - have;
     let mut untested = matching.and(catalog.untested());
-    let unasked = |exit: &Exit| !good.has(exit.slot()) && key.check.is_some() && !(inputs.asked_sites)(exit.id());
+    let unasked = |exit: &Exit| !good.has(exit.slot()) && !(inputs.asked_sites)(exit.id());
     let works = matching.and(catalog.usable());
     order.of(&works, catalog).filter(|exit| unasked(exit)).for_each(|exit| untested.set(exit.slot(), true));
     let new = order.of(&untested, catalog).filter(|exit| addresses.insert(address(exit)));

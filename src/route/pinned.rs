@@ -17,3 +17,15 @@ impl fmt::Display for Pinned {
         write!(f, "{} ({})", self.ip, self.exit)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Fingerprint;
+
+    #[test]
+    fn people_read_the_address_first() {
+        let pinned = Pinned { exit: ExitId::Tor(Fingerprint([0xab; 20])), ip: [198, 18, 0, 1].into() };
+        assert_eq!(pinned.to_string(), format!("198.18.0.1 ({})", pinned.exit));
+    }
+}

@@ -199,6 +199,42 @@ fn exits_that_were_not_asked_at_the_routes_site_are_wanted() {
 }
 
 #[test]
+fn a_route_to_one_exit_wants_no_other() {
+    let mut world = World::new(&[("US", 30)]);
+    let wanted = |world: &World| world.count(|exit| *exit.id() == id(3)).0;
+    assert_eq!(wanted(&world), 0);
+    world.route("shop", &format!("any-exit-{}", id(3)), pool(8));
+    assert_eq!(
+        (wanted(&world), world.count(|_| true).0),
+        (1, 1),
+        "a place of the pool is free, and one exit may fill it"
+    );
+}
+
+#[test]
+fn an_exit_with_several_addresses_is_no_reserve_for_pins() {
+    let mut world = World::new(&[("US", 30), ("DE", 30)]);
+    world.learn(30..60, Verdict::Good);
+    world.route("shop", "de-strict", Policy { check: Some("steam".into()), ..Policy::default() });
+    world.unasked = (30..60).map(id).collect();
+    let mut edit = world.snapshot.catalog.edit();
+    for n in 30..60 {
+        edit.learn(&id(n), |known| {
+            known.passed.insert("steam".into());
+            if n < 50 {
+                known.saw(ip(n + 100), Country::parse("DE").unwrap(), NOW);
+            }
+        });
+    }
+    world.snapshot.catalog = edit.finish();
+    world.refresh();
+    let (one, several) = (world.count(|exit| exit.distinct()), world.count(|exit| exit.usable() && !exit.distinct()));
+    assert_eq!(one.0 + one.1, 1 + RESERVE, "the place of the pin, and the reserve");
+    // These exits are good for routes without pins, and good exits need no further check.
+    assert!(several.0 == 0 && several.1 <= STANDING, "{several:?}");
+}
+
+#[test]
 fn one_exit_of_each_country_is_kept_and_small_countries_come_first() {
     let mut world = World::new(&[("US", 300), ("IS", 2), ("DE", 20), ("FR", 5)]);
     let mut edit = world.snapshot.catalog.edit();

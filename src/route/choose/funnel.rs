@@ -74,7 +74,8 @@ impl Chooser<'_> {
         // The minute is part of the seed. So a request that is repeated within a minute lists the same exits and waits
         // for the same checks.
         let minute = self.ask.now.0 / 60_000_000;
-        let first = self.view.catalog.first(exits, stir(self.holder.seed(), minute), COMPARED);
+        let mut first = self.view.catalog.first(exits, stir(self.holder.seed(), minute), COMPARED);
+        first.sort_unstable_by(|one, other| one.0.total_cmp(&other.0));
         let mut listed: Vec<&Arc<Exit>> = Vec::new();
         for exit in first.into_iter().filter_map(|(_, slot)| self.view.catalog.at(slot)) {
             let address = |exit: &Exit| exit.listing().announced.first().copied();

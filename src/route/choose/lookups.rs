@@ -109,6 +109,17 @@ fn no_username_walks_over_the_catalog() {
 }
 
 #[test]
+fn an_exit_of_a_small_set_is_looked_at_once_if_none_of_them_is_good_enough() {
+    let mut world = World::new(&["US"; 5]);
+    world.route("shop", "us", Policy { pool: 1, ..Policy::default() });
+    (0..5).for_each(|n| world.eject(n));
+    let (_, looked) = lookups::during(|| world.decide("shop").unwrap());
+    // Four steps of the choice look at the member of the pool. One step looks at each of the other four exits. A second
+    // draw from the same few exits could find nothing new.
+    assert!(looked <= 4 + 4, "{looked}");
+}
+
+#[test]
 fn many_pins_and_a_lost_exit_do_not_walk_either() {
     let mut world = world();
     let mut worst = 0;

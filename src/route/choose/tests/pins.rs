@@ -155,6 +155,18 @@ fn new_pins_go_to_stable_exits_of_much_capacity() {
 }
 
 #[test]
+fn a_new_pin_takes_no_ejected_exit_while_there_is_another() {
+    for n in 0..20 {
+        let mut world = World::new(&["US"; 3]);
+        world.eject(0);
+        world.eject(1);
+        assert_eq!(world.first(&format!("us-strict-session-s{n}")), 2);
+        world.kill(2);
+        assert_ne!(world.first(&format!("us-strict-session-t{n}")), 2, "an ejected exit is better than none");
+    }
+}
+
+#[test]
 fn a_banned_pin_is_an_error_that_says_until_when_and_what_to_do() {
     let mut world = World::new(&["US"; 4]);
     world.route("shop", "us-strict", Policy::default());

@@ -61,8 +61,10 @@ pub(super) struct Recovery {
     probing: bool,
     /// True if the last probe reached the guard's address.
     reached: bool,
+    /// True if tor was last made to connect anew because a probe had reached the guard's address.
+    by_probe: bool,
     slept: bool,
-    /// How many times tor was made to connect anew after a successful probe, and when this last happened.
+    /// How many times tor was made to connect anew after a successful probe or a sleep, and when this last happened.
     probed: (u32, Option<Instant>),
     /// How many times tor was made to connect anew without a successful probe, and when this last happened.
     blind: (u32, Option<Instant>),
@@ -70,9 +72,10 @@ pub(super) struct Recovery {
 
 impl Recovery {
     /// Records that this machine slept. If the guard is silent after that, tor connects anew immediately, because the
-    /// guard and the routers on the way have forgotten the old connection.
+    /// guard and the routers on the way have forgotten the old connection. A probe from before the sleep says nothing
+    /// about the network after the sleep.
     pub(super) fn slept(&mut self) {
-        self.slept = true;
+        (self.slept, self.reached) = (true, false);
     }
 
     /// Records whether a probe could connect to the guard's address.
@@ -82,7 +85,7 @@ impl Recovery {
 
     /// Returns true if tor was last made to connect anew because a probe had reached the guard's address.
     pub(super) fn was_reached(&self) -> bool {
-        self.probed.1.is_some() && self.probed.1 >= self.blind.1
+        self.by_probe
     }
 
     /// Returns when tor was last made to connect anew during the present silence. `None` if this did not happen.
@@ -103,13 +106,14 @@ impl Recovery {
         let (count, last) = self.probed;
         let rested = last.is_none_or(|last| since(last) >= pause(timeout / 4, count));
         if self.slept || (due && rested && self.reached) {
+            self.by_probe = self.reached;
             (self.slept, self.reached, self.probed) = (false, false, (count + 1, Some(now)));
             return Step::Reconnect;
         }
         let (count, last) = self.blind;
         let last = last.max(self.probed.1).unwrap_or(silence.since);
         if since(last) >= pause(timeout * BLIND, count) {
-            self.blind = (count + 1, Some(now));
+            (self.by_probe, self.blind) = (false, (count + 1, Some(now)));
             return Step::Reconnect;
         }
         if due && rested && silence.may_probe && !self.probing {
@@ -167,6 +171,7 @@ mod tests {
                 reconnects.extend((step == Step::Reconnect).then_some(second));
             }
         }
+        assert_eq!(reconnects[..3], [51, 71, 111], "the pauses double: 10 s, 20 s, 40 s");
         let pauses: Vec<_> = reconnects.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(reconnects.len() < 16 && pauses.iter().all(|pause| *pause <= 320), "{reconnects:?}");
     }
@@ -190,6 +195,27 @@ mod tests {
         recovery.slept();
         recovery.heard();
         assert_eq!(steps(&mut recovery, silence, 3..10), [], "the guard answered");
+    }
+
+    #[test]
+    fn only_a_probe_shows_that_the_guards_address_can_be_reached() {
+        let (mut recovery, silence) = (Recovery::default(), silence(false, true));
+        assert!(!recovery.was_reached());
+        recovery.slept();
+        assert_eq!(steps(&mut recovery, silence, 0..1), [(0, Step::Reconnect)]);
+        assert!(!recovery.was_reached(), "after a sleep tor connects anew without a probe");
+        assert_eq!(steps(&mut recovery, silence, 1..21), [(20, Step::Probe)]);
+        recovery.reached(true);
+        assert_eq!(steps(&mut recovery, silence, 21..22), [(21, Step::Reconnect)]);
+        assert!(recovery.was_reached());
+        // A probe from before the sleep says nothing about the network after the sleep.
+        recovery.reached(true);
+        recovery.slept();
+        assert_eq!(steps(&mut recovery, silence, 22..23), [(22, Step::Reconnect)]);
+        assert!(!recovery.was_reached());
+        recovery.reached(false);
+        let last = steps(&mut recovery, silence, 600..601);
+        assert!(last == [(600, Step::Reconnect)] && !recovery.was_reached(), "without a successful probe: {last:?}");
     }
 
     #[test]
