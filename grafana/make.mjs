@@ -9,8 +9,8 @@ const SOURCE = { type: "prometheus", uid: "${source}" };
 // Every query of exitgate's metrics has the first filter; queries by route have the second.
 const HERE = `instance=~"$instance"`;
 const ROUTE = `${HERE}, route=~"$route"`;
-// The outcomes of requests that failed; all others are successes.
-const FAILED = `outcome=~"(auth|ours|draining|client|denied|limited|no_exit|engine|exit|target|answer)(_.+)?"`;
+// The outcomes of requests that failed; all others are successes. A tunnel whose client or target went away was open: its request succeeded.
+const FAILED = `outcome=~"(auth|client|denied|limited|no_exit|engine|exit|target|answer|deadline|draining)(_.+)?", outcome!~"(client|target)_gone"`;
 const OURS = `outcome=~"(ours|no_exit|engine|exit)_.+"`;
 const BOX = `name=~".*(exitgate|tor).*"`;
 

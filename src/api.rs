@@ -24,6 +24,7 @@ mod extract;
 #[cfg(test)]
 mod fixture;
 mod health;
+mod history;
 pub mod list;
 mod openapi;
 mod request_id;
@@ -64,6 +65,7 @@ use crate::listen::{self, Arrival, Permits, Reservation};
 use crate::source::handle::Sources;
 use crate::state::State;
 use crate::store::Store;
+use crate::telemetry::history::History;
 use crate::tor::Tor;
 
 /// The largest number of connections at the same time. Further connections wait in the kernel's queue. Not tuned: a few
@@ -129,6 +131,8 @@ pub struct Wiring {
     pub tor: Option<Tor>,
     /// Whether the gateway itself connects to nothing but Tor.
     pub only_tor: OnlyTor,
+    /// The figures of the last 24 hours, which `/history` reads.
+    pub history: Arc<History>,
     /// The journal that `/events` reads.
     pub journal: Arc<Journal>,
     /// Creates, changes and closes routes.
@@ -183,7 +187,9 @@ pub fn start(
     std::thread::Builder::new().name("api".to_owned()).spawn(move || {
         runtime.block_on(async move {
             let (watched, worker) = (wiring, tasks.clone());
+            let (sampled, sampler) = (watched.clone(), worker.clone());
             tasks.supervise("events", move || events::watch(watched.clone(), worker.clone()));
+            tasks.supervise("history", move || history::watch(sampled.clone(), sampler.clone()));
             let permits = Permits::new(CONNECTIONS);
             let mut listeners = Vec::new();
             for port in ports {

@@ -15,7 +15,8 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::routes::{self as proxies, pac, rotation};
 use super::{
-    Wiring, auth, check_history, checks, connections, engines, events, exits, explain, health, list, openapi, sources,
+    Wiring, auth, check_history, checks, connections, engines, events, exits, explain, health, history, list, openapi,
+    sources,
 };
 
 /// Generates the function `urls()`, the router with its OpenAPI description, and the list of the table's lines for the
@@ -37,6 +38,7 @@ endpoints! {
     GET    "/ready"                   => health::ready;
     GET    "/metrics"                 => health::metrics;
     POST   "/reload"                  => health::reload;
+    GET    "/history"                 => history::history;
 
     GET    "/proxies"                 => proxies::list;
     POST   "/proxies"                 => proxies::create;

@@ -37,6 +37,7 @@ use crate::listen::{Permits, Reservation};
 use crate::route::table::Origin;
 use crate::state::{Change, Clock, State};
 use crate::store::{self, Store};
+use crate::telemetry::history::{History, TOTALS};
 use crate::telemetry::{self, Telemetry, metrics};
 use crate::tor::Tor;
 
@@ -311,6 +312,7 @@ fn wiring(
         public_list: config.sources.any_public().then(|| api::list::ListCache::new(state)),
         tor,
         only_tor,
+        history: Arc::new(History::new(TOTALS.read())),
         journal: Arc::new(Journal::new(state.now())),
         routes,
         outbound,

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use self::rows::{answer, client, denied, engine, engine_pause, exit, limited, no_exit, target};
 use crate::dial::{DialError, EngineFault, ExitFault, TargetFault};
+use crate::telemetry::history::AtFault;
 
 /// The reason why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -201,6 +202,18 @@ impl Failure {
         self.row().sentence
     }
 
+    /// Returns who was at fault, for the history that the console shows.
+    pub fn at_fault(self) -> AtFault {
+        match self {
+            Self::Client(_) | Self::Auth(_) | Self::Denied(_) | Self::Limited(_) => AtFault::Client,
+            Self::NoExit(_) => AtFault::NoExit,
+            Self::Engine(_) | Self::Draining => AtFault::Gateway,
+            Self::Exit(_) => AtFault::Exit,
+            Self::Target(_) | Self::Answer(_) => AtFault::Target,
+            Self::Deadline => AtFault::Unknown,
+        }
+    }
+
     /// Returns how long a client should wait before it tries again. `None` if that time is not known, or if another try
     /// cannot help.
     pub fn retry_after(self) -> Option<Duration> {
@@ -315,6 +328,21 @@ mod tests {
         (Failure::Answer(AnswerFault::Interim), 1, 502, "http_protocol_error", "answer_interim"),
         (Failure::Answer(AnswerFault::Upgrade), 1, 502, "http_upgrade_failed", "answer_upgrade"),
     ];
+
+    #[test]
+    fn the_history_blames_the_party_that_the_label_names() {
+        for (failure, _, _, _, label) in CONTRACT {
+            let want = match label.split('_').next() {
+                Some("client" | "auth" | "denied" | "limited") => AtFault::Client,
+                Some("no") => AtFault::NoExit,
+                Some("engine" | "draining") => AtFault::Gateway,
+                Some("exit") => AtFault::Exit,
+                Some("target" | "answer") => AtFault::Target,
+                _ => AtFault::Unknown,
+            };
+            assert_eq!(failure.at_fault(), want, "{label}");
+        }
+    }
 
     #[test]
     fn every_failure_keeps_its_contract() {

@@ -27,6 +27,7 @@ use super::relay::{Direction, Meter, Reason, Traffic};
 use crate::exit::ExitId;
 use crate::lifecycle::Cut;
 use crate::net::Target;
+use crate::telemetry::history::TOTALS;
 use crate::telemetry::trace_id::TraceId;
 
 /// How a request ended.
@@ -231,6 +232,7 @@ impl Record {
         let latencies = exit.meters.latencies(exit.exit.source(), exit.country);
         let after = asked.elapsed();
         latencies.open.record(after);
+        TOTALS.opened(after);
         self.first.wait_from(asked, latencies.first_byte);
         self.open_after = Some(short_millis(after));
         self.stream_used(exit);
@@ -270,6 +272,8 @@ impl Record {
         }
         let requests = route.map_or(&self.listener.meters.0.requests, |route| &route.requests);
         requests.count(self.protocol.map_or("none", Protocol::as_str), outcome.label());
+        let at_fault = if let Outcome::Failed(failure) = outcome { Some(failure.at_fault()) } else { None };
+        TOTALS.ended(at_fault);
         self.stream_ended();
         self.asked = None;
         self.requests += 1;
