@@ -18,7 +18,9 @@ mod error;
 mod listeners;
 mod port;
 mod restore;
+mod rule_spec;
 mod service;
+mod source_spec;
 mod spec;
 
 use std::collections::BTreeSet;
@@ -34,6 +36,7 @@ pub use error::{BadField, RouteError};
 pub use listeners::Listeners;
 pub use port::{PortError, bind};
 pub use restore::restored;
+pub use rule_spec::RuleSpec;
 pub use spec::{RouteMode, RouteRules, RouteSpec};
 
 use crate::exit::Source;

@@ -10,9 +10,11 @@
 //! Next: `api/endpoints.rs`.
 
 mod auth;
+mod bans;
 mod check_history;
 mod checks;
 mod connections;
+mod draining;
 mod endpoints;
 mod engines;
 mod error;
@@ -35,6 +37,7 @@ mod write_timeout;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -111,6 +114,8 @@ pub struct Wiring {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Returns which sources have a tested exit, and why the others have none.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    /// True from the stop signal on.
+    pub draining: Arc<AtomicBool>,
     /// The channel to `app/serve.rs` for reload requests.
     pub reload: mpsc::Sender<ReloadRequest>,
     /// The current exits, routes, pins and sessions.
@@ -163,13 +168,16 @@ impl Wiring {
     }
 }
 
-/// Serves the API on ports that are bound already, until the gateway stops. This function returns as soon as the API's
-/// thread runs.
+/// Serves the API on ports that are bound already. This function returns as soon as the API's thread runs.
+///
+/// `serving` are the tasks that serve the API. They are stopped after all other tasks, because health and metrics
+/// matter most while the gateway drains.
 pub fn start(
     ports: Vec<Reservation>,
     access: Arc<ArcSwap<Access>>,
     wiring: Wiring,
     extra: Router,
+    serving: Tasks,
 ) -> std::io::Result<()> {
     let tasks = wiring.tasks.clone();
     if let Some(public_list) = wiring.public_list.clone() {
@@ -181,7 +189,11 @@ pub fn start(
     let gate = axum::middleware::from_fn_with_state(gate, auth::gate);
     // The layer that is added last handles a request first. Here this is the layer that assigns ids, so a request that
     // `gate` refuses also has an id.
-    let app = endpoints::router(wiring.clone(), extra).layer(gate).layer(axum::middleware::from_fn(request_id::follow));
+    let draining = axum::middleware::from_fn_with_state(tasks.clone(), draining::refuse_changes);
+    let app = endpoints::router(wiring.clone(), extra)
+        .layer(draining)
+        .layer(gate)
+        .layer(axum::middleware::from_fn(request_id::follow));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (failed, outcome) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("api".to_owned()).spawn(move || {
@@ -195,15 +207,13 @@ pub fn start(
             for port in ports {
                 let app = app.clone();
                 let serve = move |arrival| connection(app.clone(), arrival);
-                match listen::start(port, &permits, CONNECTIONS, &tasks, serve) {
+                match listen::start(port, &permits, CONNECTIONS, &serving, serve) {
                     Ok(listener) => listeners.push(listener),
                     Err(error) => return drop(failed.send(Err(error))),
                 }
             }
             let _ = failed.send(Ok(()));
-            // The API is served until the process is killed, not only until draining starts, because health and metrics
-            // matter most during draining.
-            tasks.killed().await;
+            serving.killed().await;
         });
     })?;
     outcome.recv().unwrap_or_else(|_| Err(std::io::Error::other("the API's thread ended before it served anything")))

@@ -9,6 +9,7 @@
 //!
 //! Next: `cli/check_config.rs`, the shortest command; `cli/routes.rs`, the longest.
 
+mod bans;
 mod check_config;
 mod client;
 mod completions;
@@ -19,6 +20,7 @@ mod man;
 mod reload;
 mod remote;
 mod routes;
+mod rule;
 mod store;
 mod table;
 mod test_exits;
@@ -178,6 +180,14 @@ enum Command {
         #[command(flatten)]
         watch: Watch,
     },
+    /// List, make and lift bans: which exits are not used for which sites
+    #[command(after_help = REMOTE_HELP)]
+    Bans {
+        #[command(subcommand)]
+        action: bans::Bans,
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// Show the tor processes that the gateway drives
     #[command(after_help = REMOTE_HELP)]
     Engines {
@@ -273,6 +283,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, actions: Actions) -> ExitSt
         Some(Command::Store(command)) => with_config(command.config(), |loaded, _| store::run(&loaded, &command)),
         Some(Command::Routes { action, remote }) => action.run(remote),
         Some(Command::Exits { args, remote, watch }) => args.run(remote, watch),
+        Some(Command::Bans { action, remote }) => action.run(remote),
         Some(Command::Engines { remote, watch }) => lists::engines(remote, watch),
         Some(Command::Sources { args, remote, watch }) => args.run(remote, watch),
         Some(Command::Connections { args, remote, watch }) => args.run(remote, watch),

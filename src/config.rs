@@ -38,6 +38,7 @@ mod listen_address;
 mod load;
 mod log;
 mod route;
+mod rule;
 mod schema;
 mod secret;
 mod source;
@@ -63,6 +64,7 @@ pub use group::Groups;
 pub use load::{Loaded, Origin, find, load, parse};
 pub use log::Log;
 pub use route::Route;
+pub use rule::{Rule, RuleAction};
 pub use source::{ExitAddresses, Onionoo, Proxifly, ProxyList, Sources};
 pub use tls::Tls;
 pub use tor::{Attach, Tor};
@@ -108,6 +110,8 @@ pub struct Config {
 pub struct Lifecycle {
     /// How long open tunnels may continue after SIGTERM.
     pub drain: Duration,
+    /// How long the ports still take new connections after SIGTERM, while `/ready` answers 503 already.
+    pub drain_delay: Duration,
 }
 
 /// The settings of `[store]`.
@@ -153,7 +157,7 @@ impl Config {
         let mut config = Self {
             data_dir: file.data_dir.clone(),
             log: Log::validate(&file.log, findings),
-            lifecycle: Lifecycle { drain: file.lifecycle.drain.0.0 },
+            lifecycle: Lifecycle { drain: file.lifecycle.drain.0.0, drain_delay: file.lifecycle.drain_delay.0.0 },
             exposure: Exposure::of(&gateway, &api),
             gateway,
             api,

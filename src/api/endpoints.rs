@@ -15,8 +15,8 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::routes::{self as proxies, pac, rotation};
 use super::{
-    Wiring, auth, check_history, checks, connections, engines, events, exits, explain, health, history, list, openapi,
-    sources,
+    Wiring, auth, bans, check_history, checks, connections, engines, events, exits, explain, health, history, list,
+    openapi, sources,
 };
 
 /// Generates the function `urls()`, the router with its OpenAPI description, and the list of the table's lines for the
@@ -60,6 +60,11 @@ endpoints! {
     GET    "/checks"                  => checks::list;
     POST   "/checks"                  => checks::begin;
     GET    "/explain"                 => explain::explain;
+
+    GET    "/bans"                    => bans::list;
+    POST   "/bans"                    => bans::make;
+    DELETE "/bans/{site}"             => bans::lift_site;
+    DELETE "/bans/{site}/{exit}"      => bans::lift_one;
 
     GET    "/list"                    => list::list;
     GET    "/random"                  => list::random;

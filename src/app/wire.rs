@@ -12,6 +12,7 @@ mod workers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -64,9 +65,17 @@ pub struct Running {
     pub(super) only_tor: OnlyTor,
     pub(super) access: Arc<ArcSwap<Access>>,
     lifecycle: Lifecycle,
+    /// The tasks that serve the API. They are stopped last.
+    api: Lifecycle,
     store: Store,
     stopping: watch::Sender<bool>,
+    /// True from the stop signal on. The API reads it.
+    draining: Arc<AtomicBool>,
 }
+
+/// How long open requests to the API may take after everything else has ended. An answer of the API takes milliseconds;
+/// the rest of this time is for idle connections, which are cut.
+const API_GRACE: Duration = Duration::from_millis(200);
 
 /// Builds and starts the gateway. It binds every port first, so a port that is taken is an error before anything runs.
 pub async fn build(
@@ -134,8 +143,8 @@ pub async fn build(
     let wiring =
         wiring(&config, &telemetry, (&state, &store), started, routes.clone(), front, (reloads, only_tor.clone()));
     let pages = if config.api.console { console::router() } else { axum::Router::new() };
-    let readiness = wiring.readiness.clone();
-    api::start(ports.api, access.clone(), wiring, pages)
+    let (readiness, draining, api) = (wiring.readiness.clone(), wiring.draining.clone(), Lifecycle::new());
+    api::start(ports.api, access.clone(), wiring, pages, api.tasks())
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
     start_upkeep(&tasks, &telemetry, &state, &limits, &outbound);
     start_gauges(&tasks, &state, tor.clone(), readiness);
@@ -153,18 +162,33 @@ pub async fn build(
         only_tor,
         access,
         lifecycle,
+        api,
         store,
         stopping,
+        draining,
     })
 }
 
 impl Running {
-    /// Stops the gateway: it accepts no new connections, waits for open ones for the time `grace`, and cuts the rest.
-    /// If `hurry` completes, the wait ends early.
-    pub async fn stop(self, grace: Duration, hurry: impl Future<Output = ()>) -> Ended {
+    /// Stops the gateway. `GET /ready` answers 503 from now on. After the time `delay` the gateway accepts no new
+    /// connections, waits for open ones for the time `grace`, and cuts the rest. If `hurry` completes, both waits end
+    /// early. The API answers until the last connection has ended.
+    pub async fn stop(self, delay: Duration, grace: Duration, hurry: impl Future<Output = ()>) -> Ended {
+        self.draining.store(true, Ordering::Relaxed);
+        let mut hurry = std::pin::pin!(hurry);
+        let hurried = tokio::select! {
+            () = &mut hurry => true,
+            () = tokio::time::sleep(delay) => false,
+        };
         self.stopping.send_replace(true);
         self.listeners.lock().await.close().await;
-        let ended = self.lifecycle.stop(grace, hurry).await;
+        let rest = async {
+            if !hurried {
+                hurry.await;
+            }
+        };
+        let ended = self.lifecycle.stop(grace, rest).await;
+        self.api.stop(API_GRACE, std::future::pending()).await;
         self.store.close().await;
         ended
     }
@@ -302,6 +326,7 @@ fn wiring(
     Wiring {
         metrics: Arc::new(move || telemetry.render()),
         readiness: Arc::new(move || exits::readiness(&readable, engines.as_ref(), direct, public)),
+        draining: Arc::default(),
         reload,
         state: state.clone(),
         store: store.clone(),

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::ExitStatus;
 use super::remote::{ApiRequest, Remote, Watch, bytes, cell, encode, time, with_query};
+use super::rule;
 use super::table::Table;
 
 #[derive(Debug, Subcommand)]
@@ -66,6 +67,9 @@ pub(super) enum Routes {
     Rotate {
         /// Its name or port, or a username
         route: String,
+        /// A target's host, if a rule of the route decides the exit
+        #[arg(long)]
+        host: Option<String>,
         #[command(flatten)]
         holder: HolderArgs,
     },
@@ -156,6 +160,35 @@ pub(super) struct RouteOptions {
     /// Require a key on its port, or not
     #[arg(long)]
     auth: Option<AuthChoice>,
+    /// Sources of exits in order of preference: tor,public
+    #[arg(long, value_name = "SOURCE", value_delimiter = ',')]
+    source: Vec<SourceChoice>,
+    /// Use a later source only while the earlier ones have no exit: true or false
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    fallback: Option<bool>,
+    /// A rule by destination, such as "*.shop.example use us-strict" or "port 25 refuse"; the first match counts
+    ///
+    /// The rules of the command replace all rules of the route. What to do is one of: use SELECTOR, route NAME, refuse,
+    /// direct.
+    #[arg(long, value_name = "RULE", value_parser = rule::parse)]
+    rule: Vec<Value>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SourceChoice {
+    Tor,
+    Public,
+    Direct,
+}
+
+impl SourceChoice {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Tor => "tor",
+            Self::Public => "public",
+            Self::Direct => "direct",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -222,6 +255,10 @@ impl RouteOptions {
         put(body, "engine", self.engine.map(|it| if matches!(it, EngineChoice::Own) { "own" } else { "shared" }));
         put(body, "isolation", self.isolation.map(IsolationChoice::as_str));
         put(body, "allow", Some(self.allow).filter(|nets| !nets.is_empty()));
+        let sources: Vec<_> = self.source.into_iter().map(SourceChoice::as_str).collect();
+        put(body, "source", Some(sources).filter(|sources| !sources.is_empty()));
+        put(body, "fallback", self.fallback);
+        put(body, "rules", Some(self.rule).filter(|rules| !rules.is_empty()));
         put(body, "auth", self.auth.map(|auth| if matches!(auth, AuthChoice::Open) { "open" } else { "key" }));
     }
 }
@@ -268,8 +305,9 @@ impl Routes {
                 body.extend(unset.into_iter().map(|field| (field, Value::Null)));
                 ApiRequest::with_body(Method::PATCH, path(&route), body.into())
             }
-            Self::Rotate { route, holder: HolderArgs { session, key } } => {
-                let path = with_query(&format!("{}/rotate", path(&route)), &[("session", session), ("key", key)]);
+            Self::Rotate { route, host, holder: HolderArgs { session, key } } => {
+                let query = [("session", session), ("key", key), ("host", host)];
+                let path = with_query(&format!("{}/rotate", path(&route)), &query);
                 ApiRequest::with_body(Method::POST, path, json!({}))
             }
             Self::Report { route, site, exit, outcome, holder: HolderArgs { session, key } } => {
@@ -360,7 +398,28 @@ fn details(route: &Value) -> String {
             lines.push(format!("  {name:<11}{value}"));
         }
     }
+    let rules = route["rules"].as_array().into_iter().flatten().enumerate();
+    lines.extend(rules.map(|(at, rule)| format!("  {:<11}{}", format!("rule {}", at + 1), rule_line(rule))));
     lines.join("\n")
+}
+
+/// Returns a rule in the form that `--rule` reads.
+fn rule_line(rule: &Value) -> String {
+    let list = |field: &str| -> Option<String> {
+        let items = rule[field].as_array()?.iter();
+        let texts: Vec<_> = items.map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect();
+        Some(texts.join(","))
+    };
+    let mut words: Vec<String> = list("host").into_iter().collect();
+    words.extend(list("port").map(|ports| format!("port {ports}")));
+    for action in ["use", "route", "refuse", "direct"] {
+        match &rule[action] {
+            Value::String(value) => words.push(format!("{action} {value}")),
+            Value::Bool(true) => words.push(action.to_owned()),
+            _ => {}
+        }
+    }
+    words.join(" ")
 }
 
 /// Returns lines that set environment variables in a shell.
@@ -414,6 +473,14 @@ mod tests {
                 "/proxies",
                 json!({"selector": "de+fr", "count": 3, "ttl": "1h", "allow": ["10.0.0.0/8", "192.0.2.1/32"]}),
             ),
+            ("rotate shop --host a.example", "POST", "/proxies/shop/rotate?host=a.example", json!({})),
+            (
+                "patch shop --source public,tor --fallback --unset check",
+                "PATCH",
+                "/proxies/shop",
+                json!({"source": ["public", "tor"], "fallback": true, "check": null}),
+            ),
+            ("patch shop --fallback false", "PATCH", "/proxies/shop", json!({"fallback": false})),
             ("patch shop --pool 5 --unset ttl", "PATCH", "/proxies/shop", json!({"pool": 5, "ttl": null})),
             ("rotate us --session a", "POST", "/proxies/us/rotate?session=a", json!({})),
             ("rotate de+fr-strict", "POST", "/proxies/de%2Bfr-strict/rotate", json!({})),
@@ -428,6 +495,20 @@ mod tests {
             assert_eq!(parsed(line), (method.to_owned(), path.to_owned(), body), "{line}");
         }
         assert!(CommandLine::try_parse_from(["routes", "create", "--strict", "--rotate"]).is_err());
+    }
+
+    #[test]
+    fn rules_of_the_command_line_become_the_body_and_are_shown_as_they_are_written() {
+        let rules = ["*.shop.example use us-strict", "port 25,8000-8099 refuse"];
+        let mut words = vec!["routes", "patch", "shop"];
+        words.extend(rules.iter().flat_map(|rule| ["--rule", rule]));
+        let body = CommandLine::try_parse_from(words).unwrap().routes.request().body.unwrap();
+        assert_eq!(body["rules"][0], json!({"host": ["*.shop.example"], "use": "us-strict"}));
+        let shown = details(&json!({ "rules": body["rules"] }));
+        for (at, rule) in rules.iter().enumerate() {
+            assert!(shown.contains(&format!("  rule {}     {rule}", at + 1)), "{shown}");
+        }
+        assert!(CommandLine::try_parse_from(["routes", "patch", "shop", "--rule", "shop.example"]).is_err());
     }
 
     #[test]

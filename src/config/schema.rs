@@ -21,6 +21,7 @@ use super::choice::{Auth, Engine, Isolation, ListFormat, ListProtocol, LogFormat
 use super::secret::Hidden;
 use super::text_value::{List, OneOrMany, Text};
 use super::units::{Bytes, DurationOrNever, Int, MaybeZero};
+use crate::route::rules::HostPattern;
 
 /// Declares the struct of a section: its keys with their types, and each default that is not empty, zero or false.
 macro_rules! section {
@@ -62,7 +63,10 @@ section!(Log {
     targets: bool,
 });
 
-section!(Lifecycle { drain: Text<MaybeZero> = Text(MaybeZero(Duration::from_secs(30))), });
+section!(Lifecycle {
+    drain: Text<MaybeZero> = Text(MaybeZero(Duration::from_secs(30))),
+    drain_delay: Text<MaybeZero> = Text(MaybeZero(Duration::ZERO)),
+});
 
 section!(Gateway {
     listen: OneOrMany<SocketAddr> = loopback(1080),
@@ -247,6 +251,16 @@ section!(Route {
     repin_after: Option<Text<DurationOrNever>>,
     hops: Int<2, 3> = Int(3),
     ipv6: bool,
+    rules: List<Rule>,
+});
+
+section!(Rule {
+    host: Option<OneOrMany<HostPattern>>,
+    port: Option<OneOrMany<PortRange>>,
+    r#use: Option<String>,
+    route: Option<String>,
+    refuse: bool,
+    direct: bool,
 });
 
 /// The default servers that answer with the client's address. There are two operators, so a wrong answer of one server

@@ -102,6 +102,8 @@ pub enum Denial {
     Port,
     /// The source of exits is switched off (`direct` without `allow_direct`).
     Source,
+    /// A rule of the route refuses the target, or leads to a route that does not exist.
+    Rule,
 }
 
 /// Which limit the client has reached.
@@ -289,6 +291,7 @@ mod tests {
         (Failure::Denied(Denial::Target), 2, 403, "destination_ip_prohibited", "denied_target"),
         (Failure::Denied(Denial::Port), 2, 403, "http_request_denied", "denied_port"),
         (Failure::Denied(Denial::Source), 2, 403, "http_request_denied", "denied_source"),
+        (Failure::Denied(Denial::Rule), 2, 403, "http_request_denied", "denied_rule"),
         (Failure::Limited(Limited::Connections), 2, 429, "connection_limit_reached", "limited_connections"),
         (Failure::Limited(Limited::Rate), 2, 429, "connection_limit_reached", "limited_rate"),
         (Failure::Limited(Limited::WrongKeys), 2, 429, "connection_limit_reached", "limited_guesses"),

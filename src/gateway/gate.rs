@@ -144,6 +144,8 @@ pub struct ExitFacts {
     pub moved: Option<Box<str>>,
     /// The route's name, or the canonical selector of a route without a name.
     pub route: Arc<str>,
+    /// The rules of routes that matched the target, such as `shop#2`. `None` if no rule matched.
+    pub rule: Option<Arc<str>>,
     pub meters: Arc<RouteMeters>,
 }
 

@@ -53,7 +53,7 @@ use crate::limit::Limits;
 use crate::limit::target::{Forbidden, Rules};
 use crate::net::{Host, Target};
 use crate::route::choose::decide_look_up;
-use crate::route::table::{IMPLICIT, Wish};
+use crate::route::table::{IMPLICIT, RuleRefusal, WhyRule, Wish};
 use crate::route::{self, Plan, Why, decide};
 use crate::state::State;
 use crate::tor::Tor;
@@ -131,6 +131,11 @@ impl Outbound {
         self.terms.store(Arc::new(terms));
     }
 
+    /// Returns how long an exit is not used for a site after this site has refused the exit.
+    pub fn ban_for(&self) -> Duration {
+        self.terms.load().ban_for
+    }
+
     /// Returns the counts of the route with this label. Returns `None` if the route was never used. The label
     /// `implicit` stands for all routes without a name.
     pub fn figures(&self, label: &str) -> Option<Arc<RouteMeters>> {
@@ -146,8 +151,10 @@ impl Outbound {
         self.meters.retain(used).iter().for_each(|meters| meters.figures().measure(now));
     }
 
-    /// Returns the route that the caller's username selects at the caller's listener.
-    fn wish(&self, caller: &Caller<'_>) -> Result<Wish, Refusal> {
+    /// Returns the route that the caller's username selects at the caller's listener. `to` is the host and port of the
+    /// request, to which the rules of the route apply. The port is `None` for a look-up of a name. `to` is `None` for
+    /// requests without a target: no rule applies to them.
+    fn wish(&self, caller: &Caller<'_>, to: Option<(&Host, Option<u16>)>) -> Result<Wish, Refusal> {
         let snapshot = self.parts.state.load();
         if caller.listener.route.as_ref().is_some_and(|own| snapshot.routes.get(own).is_none()) {
             return Err(Failure::Draining.into());
@@ -159,10 +166,32 @@ impl Outbound {
         };
         let wish = snapshot.routes.resolve(username, caller.listener.route.as_deref());
         let wish = wish.map_err(|bad| Refusal::because(Failure::Client(ClientFault::Username), bad.to_string()))?;
+        self.permit(&wish)?;
+        let Some((host, port)) = to else { return Ok(wish) };
+        let wish = snapshot.routes.for_target(wish, host, port).map_err(|refused| self.refused_by_rule(&refused))?;
+        // A rule never allows what the username alone would not be allowed, so the result of the rule is checked too.
+        if !wish.rules.is_empty() {
+            self.permit(&wish)?;
+        }
+        Ok(wish)
+    }
+
+    /// Refuses sources of exits that the configuration does not allow.
+    fn permit(&self, wish: &Wish) -> Result<(), Refusal> {
         if wish.policy.sources(&wish.selector).contains(&Source::Direct) && !self.terms.load().allow_direct {
             return Err(Failure::Denied(Denial::Source).into());
         }
-        Ok(wish)
+        Ok(())
+    }
+
+    /// Converts the refusal of a rule into a refusal for the client. The refusal is counted for the route of the rule.
+    fn refused_by_rule(&self, refused: &RuleRefusal) -> Refusal {
+        let failure = match refused.why {
+            WhyRule::Username(_) => Failure::Client(ClientFault::Username),
+            WhyRule::Refused | WhyRule::NoRoute(_) | WhyRule::Circle => Failure::Denied(Denial::Rule),
+        };
+        let meters = Some(self.meters.of(refused.rule.route.as_str()));
+        Refusal { meters, ..Refusal::because(failure, refused.to_string()) }
     }
 
     /// Chooses the exits for one request from the present snapshot.
@@ -262,7 +291,8 @@ impl Gate for Outbound {
         request: OpenRequest<'_>,
     ) -> Result<Opened<Lease>, Refusal> {
         self.check_target(request.target)?;
-        let wish = self.wish(caller)?;
+        // The wish is boxed because it is large, and the box makes the future of every connection smaller.
+        let wish = Box::new(self.wish(caller, Some((&request.target.host, Some(request.target.port))))?);
         let by = Instant::now() + self.terms.load().times.dial;
         let attempt = Attempt { client, wish: &wish, request, by, plain: caller.protocol == Protocol::Http };
         if is_onion(request.target) {
@@ -286,7 +316,11 @@ impl Gate for Outbound {
         client: &AdmittedClient,
         lookup: Lookup<'_>,
     ) -> Result<Resolved, Refusal> {
-        let wish = self.wish(caller)?;
+        let host = match lookup {
+            Lookup::Address(host) => host.clone(),
+            Lookup::Pointer(ip) => ip.into(),
+        };
+        let wish = self.wish(caller, Some((&host, None)))?;
         let by = Instant::now() + self.terms.load().times.dial;
         // A DNS look-up has no port, but the choice of an exit needs one. Nearly all exits allow port 443.
         let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
@@ -306,7 +340,7 @@ impl Gate for Outbound {
         client: &AdmittedClient,
         builtin: BuiltinRequest<'_>,
     ) -> Result<String, Refusal> {
-        let wish = self.wish(caller)?;
+        let wish = self.wish(caller, None)?;
         self.run_builtin(client, &wish, builtin).await
     }
 
@@ -335,3 +369,6 @@ impl Gate for Outbound {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

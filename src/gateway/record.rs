@@ -244,9 +244,10 @@ impl Record {
         facts.meters.open.increment(1);
         facts.meters.figures.opened(&facts.exit, facts.ip);
         self.streaming = true;
-        let ExitFacts { exit, ip, route, meters, .. } = facts;
+        let ExitFacts { exit, ip, route, rule, meters, .. } = facts;
         let label = meters.label().clone();
-        let served_by = ServedBy { label, scope: route.clone(), exit: exit.clone(), ip: *ip };
+        let (scope, rule) = (route.clone(), rule.clone());
+        let served_by = ServedBy { label, scope, exit: exit.clone(), ip: *ip, rule };
         self.entry.update(|state| (state.served_by, state.streaming) = (Some(served_by), true));
         self.served_by = Some(LastExit { route: route.clone(), exit: exit.clone(), ip: *ip, meters: meters.clone() });
     }
@@ -302,6 +303,7 @@ impl Record {
             username = self.named.as_ref().map(|named| &*named.0),
             to = self.named.as_ref().map(|named| &*named.1),
             route = served.map(|served| &*served.route),
+            rule = self.entry.rule().as_deref(),
             exit = served.map(|served| tracing::field::display(&served.exit)),
             ip = served.and_then(|served| served.ip).map(tracing::field::display),
             outcome = self.outcome.map_or("none", Outcome::label),

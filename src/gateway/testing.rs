@@ -203,6 +203,7 @@ impl Gate for Script {
             checked: None,
             moved: None,
             route: "us".into(),
+            rule: None,
             meters: self.meters.clone(),
         };
         let idle = Idle { open: SILENCE, answer: self.answer, half: SILENCE, stalled: SILENCE };

@@ -42,6 +42,8 @@ const KINDS = {
   "sh git": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (output) => assert.match(output, /^[0-9a-f]{40}\tHEAD/) },
   "sh proxychains": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: seen },
   "sh rotate": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (output) => assert.ok(JSON.parse(output).after, output) },
+  "sh rules": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (output) => assert.deepEqual(JSON.parse(output).rules.map((rule) => rule.use ?? rule.refuse), ["nonus-strict", true, true]) },
+  "sh why": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (output) => assert.deepEqual(JSON.parse(output).rules.map((rule) => rule.number), [1]) },
   "sh report": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (output) => assert.equal(JSON.parse(output).site, "shop.example") },
   python: { file: "recipe.py", start: (file) => [PYTHON, file], right: seen },
   "python scrapy one": { file: "recipe.py", start: (file) => [PYTHON, "-m", "scrapy", "runspider", "--nolog", file], right: seen },

@@ -160,6 +160,7 @@ fn entry(event: &Event) -> (&'static str, Value) {
             let (site, exit) = (site.as_str(), exit.to_string());
             ("ban.made", json!({ "site": site, "exit": exit, "until": Timestamp(*until), "why": &**why }))
         }
+        Event::BanLifted { site, exit } => ("ban.lifted", json!({ "site": site.as_str(), "exit": exit.to_string() })),
         Event::Suspended { check, pardoned } => ("check.suspended", json!({ "check": &**check, "pardoned": pardoned })),
         Event::Resumed { check } => ("check.resumed", json!({ "check": &**check })),
     };

@@ -14,14 +14,14 @@ use super::super::Wiring;
 use super::super::timestamp::Timestamp;
 use super::host::host;
 use super::{Page, nowhere};
-use crate::admin::{DurationOrNever, HumanDuration, RouteRules, no_exit_reason};
+use crate::admin::{DurationOrNever, HumanDuration, RouteRules, RuleSpec, no_exit_reason};
 use crate::exit::{ExitId, Moment};
 use crate::gateway::outbound::Outbound;
 use crate::route::pin::PinRecord;
 use crate::route::policy::{Auth, Engine};
 use crate::route::pool::{Member, Pool};
 use crate::route::selector::Mode;
-use crate::route::table::{Entry, Origin};
+use crate::route::table::{Entry, Origin, Route};
 use crate::route::{self, Ask, Policy};
 use crate::state::{Snapshot, State};
 
@@ -55,6 +55,10 @@ pub(in crate::api) struct Proxy {
     /// Why no exit serves the route yet, with the number of exits that are left after each condition; null if one does.
     missing: Option<String>,
     policy: PolicyShown,
+    /// The number of rules by destination.
+    rule_count: usize,
+    /// The rules by destination, in order; null in lists of several routes.
+    rules: Option<Vec<RuleSpec>>,
     live: Live,
     examples: Option<Examples>,
     urls: Option<Urls>,
@@ -88,6 +92,10 @@ struct PolicyShown {
     engine: &'static str,
     /// Which streams of a client may share circuits: those of the same `key`, `session` or `target`.
     isolation: &'static str,
+    /// The sources of exits, in order of preference.
+    source: Vec<&'static str>,
+    /// A later source is used only while the earlier ones have no exit.
+    fallback: bool,
     /// The interval in seconds.
     #[schema(value_type = Option<u64>)]
     rotate_every: Option<HumanDuration>,
@@ -247,11 +255,19 @@ impl RouteView {
                 None => "open",
             },
             missing,
-            policy: PolicyShown::of(&route.policy),
+            policy: PolicyShown::of(route),
+            rule_count: route.policy.rules.as_slice().len(),
+            rules: None,
             live: self.live(name),
             examples: urls.as_ref().map(|urls| Examples::of(urls, &self.rules.example_url)),
             urls,
         }
+    }
+
+    /// Returns one route with its rules.
+    pub(super) fn whole(&self, entry: &Entry) -> Proxy {
+        let rules = entry.route.policy.rules.as_slice().iter().map(RuleSpec::of).collect();
+        Proxy { rules: Some(rules), ..self.one(entry) }
     }
 
     /// Returns why no exit serves the route. Returns `None` if one does, or if the route has a pin, which then decides.
@@ -336,7 +352,8 @@ fn summary(mode: Mode, pool: &PoolShown, exit: Option<&Pinned>) -> String {
 }
 
 impl PolicyShown {
-    fn of(policy: &Policy) -> Self {
+    fn of(route: &Route) -> Self {
+        let policy = &route.policy;
         Self {
             exclusive: policy.exclusive,
             hops: policy.hops,
@@ -346,6 +363,8 @@ impl PolicyShown {
                 Engine::Own => "own",
             },
             isolation: policy.isolation.as_str(),
+            source: policy.sources(&route.selector).iter().map(|source| source.as_str()).collect(),
+            fallback: policy.fallback,
             rotate_every: policy.rotate_every.map(HumanDuration),
             repin_after: DurationOrNever(policy.repin_after),
             allow: policy.allow.iter().map(ToString::to_string).collect(),

@@ -166,7 +166,7 @@ pub(super) fn readiness(state: &State, tor: Option<&Tor>, direct: bool, public: 
         let reason = "this machine's own address".to_owned();
         sources.insert(Source::Direct.as_str(), SourceReadiness { ready: true, usable: 1, reason });
     }
-    Readiness { ready: sources.values().any(|source| source.ready), sources }
+    Readiness { ready: sources.values().any(|source| source.ready), draining: false, sources }
 }
 
 fn of_tor(tor: &Tor, known: usize, usable: usize) -> SourceReadiness {

@@ -165,6 +165,7 @@ impl Editor {
         for source in Source::ALL {
             changed.flag(&mut next.by_source[source as usize], |f| f.source == source);
         }
+        changed.flag(&mut next.with_asn, |f| f.asn.is_some());
         changed.flag(&mut next.alive, |f| f.alive);
         changed.flag(&mut next.untested, |f| f.untested);
         changed.flag(&mut next.usable, |f| f.usable);

@@ -39,6 +39,7 @@ pub(super) const fn denied(denial: Denial) -> Row {
         Denial::Target => row(0x02, 403, "destination_ip_prohibited", "denied_target", "the target is not allowed"),
         Denial::Port => row(0x02, 403, DENIED, "denied_port", "the target's port is not allowed"),
         Denial::Source => row(0x02, 403, DENIED, "denied_source", "this source of exits is switched off"),
+        Denial::Rule => row(0x02, 403, DENIED, "denied_rule", "the route has a rule against this target"),
     }
 }
 

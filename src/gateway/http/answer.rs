@@ -159,6 +159,7 @@ mod tests {
             checked: Some(Duration::from_millis(90_999)),
             moved: Some("192.0.2.1->192.0.2.7\r\nX: y".into()),
             route: "us-session-a".into(),
+            rule: None,
             meters: Arc::new(RouteMeters::new("implicit")),
         };
         let want = "HTTP/1.1 200 Connection established\r\nX-Exitgate-Exit-Ip: 192.0.2.7\r\nX-Exitgate-Exit-Country: US\r\n\

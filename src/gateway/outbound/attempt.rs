@@ -336,6 +336,7 @@ impl Outbound {
             checked: exit.known().good.map(|at| now.since(at)),
             moved: told_move(plan),
             route: wish.scope.clone(),
+            rule: wish.rule_text(),
             meters: self.meters.of(wish.label()),
         };
         Opened {

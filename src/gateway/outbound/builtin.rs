@@ -84,7 +84,11 @@ impl Outbound {
             .map_err(|error| wrong(format!("{error}; send {{\"site\": \"shop.example\"}}")))?;
         let host = Host::parse(&reported.site).map_err(|why| wrong(format!("`site`: {why}")))?;
         let (exit, outcome) = (reported.exit.as_deref(), reported.outcome.as_deref());
-        let banned = self.report(client.key(), wish, &host, exit, outcome).await;
+        // The rules of the route decide which exit served the site. If a rule refuses the site, the route itself
+        // counts.
+        let routes = self.parts.state.snapshot();
+        let ruled = routes.routes.for_target(wish.clone(), &host, Some(443)).unwrap_or_else(|_| wish.clone());
+        let banned = self.report(client.key(), &ruled, &host, exit, outcome).await;
         let banned = banned.map_err(|fault| wrong(fault.to_string()))?;
         Ok(json!({ "site": banned.site.as_str(), "exit": banned.exit.to_string() }))
     }

@@ -31,6 +31,7 @@ impl Outbound {
             checked: None,
             moved: None,
             route: wish.scope.clone(),
+            rule: wish.rule_text(),
             meters,
         };
         Ok(Opened {

@@ -91,7 +91,7 @@ impl Chooser<'_> {
     fn count_matching(&self) -> StepCounter {
         let (catalog, selector) = (self.view.catalog, self.need.selector);
         let sources = self.need.policy.sources(selector);
-        let mut filter = Filter { sources, countries: &CountrySet::ALL, asn: None, check: None };
+        let mut filter = Filter { sources, countries: &CountrySet::ALL, asn: None, not_asn: &[], check: None };
         let mut left = catalog.matching(&filter);
         let mut steps = vec![(Step::Known, catalog.len())];
         if left.count() < catalog.len() {
@@ -107,6 +107,11 @@ impl Chooser<'_> {
             filter.asn = Some(asn);
             left = catalog.matching(&filter);
             steps.push((Step::Asn(asn), left.count()));
+        }
+        if !selector.not_asn.is_empty() {
+            filter.not_asn = &selector.not_asn;
+            left = catalog.matching(&filter);
+            steps.push((Step::NotAsn(selector.not_asn.clone()), left.count()));
         }
         StepCounter { left, steps }
     }

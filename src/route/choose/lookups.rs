@@ -78,7 +78,8 @@ fn no_username_walks_over_the_catalog() {
     let mut world = world();
     let shared = ip(10_000);
     let places = ["any", "us", "nonus", "eu", "de+fr", "nonde+fr+nl", "jp", "nonjp"];
-    let narrowed = ["-asn-2", "-asn-9", "-source-public", "-source-any", "-asn-3-source-public"];
+    let narrowed =
+        ["-asn-2", "-asn-9", "-nonasn-2+3", "-nonasn-9", "-source-public", "-source-any", "-asn-3-source-public"];
     let tails = ["", "-rotate", "-session-s#", "-session-same", "-session-t#-ttl-10m", "-strict", "-strict-session-p#"];
     let mut names: Vec<String> = Vec::new();
     for place in places {
