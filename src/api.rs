@@ -27,6 +27,7 @@ mod extract;
 mod fixture;
 mod health;
 mod history;
+mod identity;
 pub mod list;
 mod openapi;
 mod request_id;
@@ -60,6 +61,7 @@ use write_timeout::WriteTimeout;
 
 use crate::admin::RouteAdmin;
 use crate::check;
+use crate::exit::identity::Identities;
 use crate::gateway::connection_table::ConnectionTable;
 use crate::gateway::outbound::Outbound;
 use crate::lifecycle::Tasks;
@@ -126,6 +128,8 @@ pub struct Wiring {
     pub tester: Option<check::Handle>,
     /// Tests public proxies. `None` if the configuration has no lists of them.
     pub public_tester: Option<check::public::Handle>,
+    /// Tests own addresses. `None` if the configuration has none.
+    pub own_tester: Option<check::Handle>,
     /// The sources of exits.
     pub sources: Sources,
     /// The names of the sources that are lists of public proxies.
@@ -149,6 +153,8 @@ pub struct Wiring {
     pub connections: Arc<ConnectionTable>,
     /// The addresses of the shared port.
     pub gateway: Vec<SocketAddr>,
+    /// Finds the time zone, locale and place of exits.
+    pub identities: Identities,
     /// The permits for requests that take seconds (checks and rotations).
     pub slow: Arc<Semaphore>,
     /// Starts the API's workers, and signals when the gateway stops.

@@ -26,6 +26,7 @@ mod exit_update;
 pub mod fault;
 mod measure;
 mod outage;
+mod own_dialer;
 pub mod pardon;
 pub mod probe;
 pub mod public;
@@ -53,8 +54,9 @@ use tokio::time::Instant;
 pub use self::evaluator::PageHealth;
 pub use self::exit_update::{ECHO, Geo};
 pub use self::fault::Fault;
+pub use self::own_dialer::OwnAddressDialer;
 pub use self::results::Checked;
-pub use self::settings::{BadSettings, CheckedSite, Settings};
+pub use self::settings::{BadSettings, CheckedSite, Settings, Tested};
 pub use self::tor_dialer::TorExitDialer;
 pub use self::worker::CheckBatch;
 
@@ -143,7 +145,7 @@ impl Handle {
     }
 }
 
-/// The tester of Tor exits. There is one for the whole gateway.
+/// A tester of Tor exits, or of own addresses. [`Tested`] says of which. There is at most one of each.
 pub type Tester<D> = Worker<TorExits<D>>;
 
 /// How Tor exits are tested.
@@ -194,7 +196,9 @@ impl<D: ExitDialer> TesterKind for TorExits<D> {
     async fn published(&self, checks: &mut TesterState, state: &State) {
         state.announce(checks.events());
         if let Some(health) = checks.page_health(state.now()) {
-            measure::page_health(&health);
+            if self.settings.tested == Tested::Tor {
+                measure::page_health(&health);
+            }
             self.page_health.send_replace(health.into());
         }
     }

@@ -28,10 +28,12 @@ mod check;
 mod choice;
 mod deserialize;
 mod diff;
+mod direct;
 mod env;
 mod finding;
 mod findings;
 mod gateway;
+mod geo;
 mod group;
 mod key_path;
 mod listen_address;
@@ -58,8 +60,10 @@ pub use api::Api;
 pub use check::{Check, CheckPublic, CheckTarget};
 pub use choice::{Auth, Engine, Isolation, ListFormat, LogFormat, Rotate, Through};
 pub use diff::{Changes, diff};
+pub use direct::Direct;
 pub use finding::{Faults, Finding, Location};
 pub use gateway::{ClientKey, Gateway, Limits, PortRules};
+pub use geo::Geo;
 pub use group::Groups;
 pub use load::{Loaded, Origin, find, load, parse};
 pub use log::Log;
@@ -97,6 +101,7 @@ pub struct Config {
     pub sources: Sources,
     pub check: Check,
     pub store: Store,
+    pub geo: Geo,
     pub groups: Groups,
     /// The routes of the configuration file. The API can create more.
     pub routes: Vec<Route>,
@@ -154,6 +159,7 @@ impl Config {
         let context = route::RouteContext { gateway: &gateway, check: &check, groups: &groups, selectors };
         let routes = context.routes(file, findings);
         let api = Api::validate(&file.api, findings);
+        let allow_direct = gateway.allow_direct;
         let mut config = Self {
             data_dir: file.data_dir.clone(),
             log: Log::validate(&file.log, findings),
@@ -162,9 +168,10 @@ impl Config {
             gateway,
             api,
             tor: Tor::validate(&file.tor, findings),
-            sources: Sources::validate(&file.sources, findings),
+            sources: Sources::validate(&file.sources, allow_direct, findings),
             check,
             store: Store { keep_checks: file.store.keep_checks.0 },
+            geo: Geo::validate(&file.geo, findings),
             groups,
             routes,
             flat: FlatKeys::default(),

@@ -54,7 +54,7 @@ pub(super) struct StepShown {
 struct PinShown {
     exit: String,
     #[schema(value_type = String)]
-    ip: std::net::Ipv4Addr,
+    ip: std::net::IpAddr,
 }
 
 /// A rule of a route that matches the target.

@@ -2,9 +2,11 @@
 //! ports, stored state, Tor, sources and testers of exits, client ports, the API.
 
 mod announce;
+pub(super) mod cities;
 mod exits;
 mod gauges;
 mod lists;
+mod own;
 mod recall;
 pub(super) mod routes;
 pub(super) mod settings;
@@ -19,6 +21,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
 use self::announce::{Bound, announce};
+use self::cities::CityFile;
 use self::gauges::Gauges;
 use self::routes::FormerPorts;
 use self::workers::{ExitWorkers, WorkerInputs};
@@ -29,6 +32,7 @@ use crate::config::Config;
 use crate::console;
 use crate::exit::ExitId;
 use crate::exit::country::GeoIp;
+use crate::exit::identity::Identities;
 use crate::gateway::connection_table::ConnectionTable;
 use crate::gateway::outbound::{Outbound, Parts, RefusalReporter};
 use crate::lifecycle::{Ended, Lifecycle, Tasks};
@@ -63,6 +67,7 @@ pub struct Running {
     pub(super) tor: Option<Tor>,
     pub(super) own: Own,
     pub(super) only_tor: OnlyTor,
+    pub(super) cities: CityFile,
     pub(super) access: Arc<ArcSwap<Access>>,
     lifecycle: Lifecycle,
     /// The tasks that serve the API. They are stopped last.
@@ -89,11 +94,13 @@ pub async fn build(
     secrets::make_data_dir(&config.data_dir)?;
     make_secrets(&mut config)?;
     let ports = Ports::bind(&config)?;
-    let geoip = settings::geoip(&config.tor);
+    let cities = CityFile::start(&tasks, config.geo.mmdb.clone()).await;
+    let geoip = settings::geoip(&config.tor, cities.identities(), config.geo.mmdb.is_some());
     let Stored { state, wished, store, sources, routes, ports: former } = load(&config, &geoip).await?;
     let tor = start_tor(&config, &tasks, &state).await?;
     let limits = settings::limits(&config);
     let own = Own::new();
+    own.set_networks(config.sources.direct.bind.clone());
     let (reports, reported) = mpsc::channel(REPORTS);
     let (stopping, stopped) = watch::channel(false);
     let only_tor = OnlyTor::default();
@@ -119,8 +126,9 @@ pub async fn build(
         limits: limits.clone(),
         tor: tor.clone(),
         terms,
+        identities: cities.identities(),
         refusals: RefusalReporter::new(reports),
-        verify: exits::verify(started.tester.clone(), started.public_tester.clone()),
+        verify: exits::verify(&started),
         stopping: stopped,
     }));
     let permits = Permits::new(settings::connections(&config.gateway, files::raise_limit()));
@@ -139,6 +147,7 @@ pub async fn build(
         connections,
         gateway: bound.gateway.clone(),
         tor: tor.clone(),
+        identities: cities.identities(),
     };
     let wiring =
         wiring(&config, &telemetry, (&state, &store), started, routes.clone(), front, (reloads, only_tor.clone()));
@@ -160,6 +169,7 @@ pub async fn build(
         tor,
         own,
         only_tor,
+        cities,
         access,
         lifecycle,
         api,
@@ -308,6 +318,7 @@ struct Front {
     connections: Arc<ConnectionTable>,
     gateway: Vec<SocketAddr>,
     tor: Option<Tor>,
+    identities: Identities,
 }
 
 /// Returns the parts that the handlers of the API use.
@@ -317,7 +328,7 @@ fn wiring(
     (state, store): (&State, &Store),
     started: ExitWorkers,
     routes: RouteAdmin,
-    Front { tasks, outbound, connections, gateway, tor }: Front,
+    Front { tasks, outbound, connections, gateway, tor, identities }: Front,
     (reload, only_tor): (mpsc::Sender<ReloadRequest>, OnlyTor),
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
@@ -332,6 +343,7 @@ fn wiring(
         store: store.clone(),
         tester: started.tester,
         public_tester: started.public_tester,
+        own_tester: started.own_tester,
         sources: started.sources,
         lists: started.lists,
         public_list: config.sources.any_public().then(|| api::list::ListCache::new(state)),
@@ -343,6 +355,7 @@ fn wiring(
         outbound,
         connections,
         gateway,
+        identities,
         slow: Arc::new(Semaphore::new(api::SLOW)),
         tasks,
     }

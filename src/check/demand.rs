@@ -1,4 +1,4 @@
-//! Decides which Tor exits are wanted, which means that routes, usernames or pins need them. Pure.
+//! Decides which exits of one tester are wanted, which means that routes, usernames or pins need them. Pure.
 //!
 //! Exits are wanted by routes, by usernames that were used lately, and by pins (each pin keeps one exit for weeks). All
 //! routes that choose among the same exits form one group. The reason: if each route were counted alone, all their
@@ -17,6 +17,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::settings::Tested;
 use crate::exit::catalog::Bits;
 use crate::exit::country::Country;
 use crate::exit::{Catalog, Exit, ExitId, Moment, Slot, Source};
@@ -94,6 +95,8 @@ pub struct Inputs<'a> {
     pub snapshot: &'a Snapshot,
     pub memory: &'a Memory,
     pub order: &'a Order,
+    /// The exits that the tester tests.
+    pub tested: Tested,
     /// Returns true if the last check of the exit requested all sites that routes name. If a site was not requested,
     /// nobody knows yet whether the site accepts the exit.
     pub asked_sites: &'a dyn Fn(&ExitId) -> bool,
@@ -105,6 +108,8 @@ pub struct Inputs<'a> {
 struct Key {
     /// The selector without mode and session.
     selector: Selector,
+    /// The sources of the tester that the group may use.
+    sources: Vec<Source>,
     check: Option<std::sync::Arc<str>>,
     /// True if each route of the group keeps one address of its own.
     strict: bool,
@@ -126,13 +131,13 @@ pub fn wanted(inputs: &Inputs<'_>) -> HashMap<ExitId, Want> {
         let used = inputs.now.since(pin.used) < IN_USE;
         raise(&mut all, &pin.to.exit, if used { Want::Used } else { Want::Reserve });
     }
-    let taken: HashSet<IpAddr> = pins.iter().map(|pin| pin.to.ip.into()).collect();
+    let taken: HashSet<IpAddr> = pins.iter().map(|pin| pin.to.ip).collect();
     let pinned: HashSet<&str> =
         pins.iter().filter(|pin| pin.holder.session.is_none()).map(|pin| &*pin.holder.scope).collect();
     let mut groups = groups(inputs, |scope| pinned.contains(scope));
     for scope in pins.iter().map(|pin| &*pin.holder.scope).collect::<HashSet<_>>() {
         if let Ok(wish) = inputs.snapshot.routes.resolve(scope, None) {
-            add(&mut groups, &wish.selector, &wish.policy, 0, None);
+            add(inputs.tested, &mut groups, &wish.selector, &wish.policy, 0, None);
         }
     }
     for (key, group) in &groups {
@@ -147,23 +152,24 @@ fn groups(inputs: &Inputs<'_>, has_pin: impl Fn(&str) -> bool) -> HashMap<Key, G
     let mut groups = HashMap::new();
     let defaults = inputs.snapshot.routes.defaults();
     if let Some(any) = any(inputs.snapshot) {
-        let key = Key { selector: any, check: defaults.check.clone(), strict: false };
+        let sources = sources(inputs.tested, &Source::ALL);
+        let key = Key { selector: any, sources, check: defaults.check.clone(), strict: false };
         groups.insert(key, Group { reserve: STANDING, ..Group::default() });
     }
     for entry in inputs.snapshot.routes.iter() {
         let (route, used) = (&entry.route, entry.used().is_some_and(lately));
         if route.selector.mode == Mode::Strict {
             let places = usize::from(!has_pin(route.name.as_str()));
-            add(&mut groups, &route.selector, &route.policy, places, None);
+            add(inputs.tested, &mut groups, &route.selector, &route.policy, places, None);
         } else {
             let places = usize::from(route.policy.pool.max(1));
-            add(&mut groups, &route.selector, &route.policy, places, Some((&entry.pool, used)));
+            add(inputs.tested, &mut groups, &route.selector, &route.policy, places, Some((&entry.pool, used)));
         }
     }
     for implicit in inputs.memory.implicit().list() {
         let (policy, used) = (implicit.policy(), lately(implicit.used()));
         let places = usize::from(policy.pool.max(1));
-        add(&mut groups, implicit.selector(), policy, places, Some((&implicit.pool(), used)));
+        add(inputs.tested, &mut groups, implicit.selector(), policy, places, Some((&implicit.pool(), used)));
     }
     groups
 }
@@ -173,19 +179,26 @@ fn any(snapshot: &Snapshot) -> Option<Selector> {
     Some(Selector::parse("any", snapshot.routes.words()).ok()?.pooled())
 }
 
+/// Returns those of the sources whose exits the tester tests.
+fn sources(tested: Tested, of: &[Source]) -> Vec<Source> {
+    of.iter().copied().filter(|source| tested.includes(*source)).collect()
+}
+
 fn add(
+    tested: Tested,
     groups: &mut HashMap<Key, Group>,
     selector: &Selector,
     policy: &Policy,
     places: usize,
     pool: Option<(&Pool, bool)>,
 ) {
-    if !policy.sources(selector).contains(&Source::Tor) {
+    let sources = sources(tested, policy.sources(selector));
+    if sources.is_empty() {
         return;
     }
     let strict = selector.mode == Mode::Strict;
     let pooled = Selector { exit: selector.exit, ..selector.pooled() };
-    let group = groups.entry(Key { selector: pooled, check: policy.check.clone(), strict }).or_default();
+    let group = groups.entry(Key { selector: pooled, sources, check: policy.check.clone(), strict }).or_default();
     group.places += places;
     group.reserve = group.reserve.max(RESERVE).max(places / 2);
     if let Some((pool, used)) = pool {
@@ -196,7 +209,7 @@ fn add(
 /// Adds to `all` the exits that one group wants.
 fn fill(inputs: &Inputs<'_>, key: &Key, group: &Group, taken: &HashSet<IpAddr>, all: &mut HashMap<ExitId, Want>) {
     let (catalog, order) = (&inputs.snapshot.catalog, inputs.order);
-    let mut matching = catalog.matching(&key.selector.filter(&[Source::Tor], None));
+    let mut matching = catalog.matching(&key.selector.filter(&key.sources, None));
     matching.keep(&order.testable);
     if let Some(pick) = &key.selector.exit {
         matching.keep(&pool::picked(pick, catalog));

@@ -13,12 +13,32 @@ use tokio_rustls::TlsConnector;
 use super::probe::{BadPage, Page, connector};
 use super::{schedule, verdict};
 use crate::config::{Check, CheckTarget};
+use crate::exit::Source;
 use crate::net::{BadTarget, Host};
 use crate::route::Site;
 
-/// How Tor exits are tested.
+/// Which exits a tester tests. Tor exits and own addresses have a tester each, with the same code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tested {
+    /// Tor exit relays.
+    Tor,
+    /// The addresses of this machine in `sources.direct.bind`.
+    Own,
+}
+
+impl Tested {
+    pub fn includes(self, source: Source) -> bool {
+        match self {
+            Self::Tor => source == Source::Tor,
+            Self::Own => source == Source::Direct,
+        }
+    }
+}
+
+/// How Tor exits, or own addresses, are tested.
 #[derive(Clone)]
 pub struct Settings {
+    pub tested: Tested,
     /// The echo servers: pages that answer with the address that they see.
     pub echoes: Vec<Page>,
     /// The canaries: pages that are the same for all clients.
@@ -94,6 +114,7 @@ impl Settings {
         let page = |url: &http::Uri| Page::of(url).map_err(|why| BadSettings::Page { url: url.to_string(), why });
         let also = check.ca_file.as_deref().map_or(Ok(Vec::new()), certificates)?;
         Ok(Self {
+            tested: Tested::Tor,
             echoes: check.echo.iter().map(page).collect::<Result<_, _>>()?,
             canaries: check.canary.iter().map(page).collect::<Result<_, _>>()?,
             sites: check.targets.iter().map(CheckedSite::of).collect::<Result<_, _>>()?,
@@ -110,6 +131,11 @@ impl Settings {
             ban_for: check.ban_for,
             tls: connector(also)?,
         })
+    }
+
+    /// Makes the settings for own addresses. Their checks go to the same pages, at the same times.
+    pub fn of_own(check: &Check) -> Result<Self, BadSettings> {
+        Ok(Self { tested: Tested::Own, ..Self::of(check)? })
     }
 }
 

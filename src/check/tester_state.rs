@@ -22,11 +22,11 @@ use super::pardon;
 use super::results::{Checked, Results, SETTLE};
 use super::round::{EchoRound, Finding, Job, SiteRound};
 use super::schedule::{LastCheck, Schedule};
-use super::settings::Settings;
+use super::settings::{Settings, Tested};
 use super::verdict::Conclusion;
 use super::worker::{CheckState, Urgency};
 use crate::exit::catalog::Bits;
-use crate::exit::{Exit, ExitId, Known, Moment, Source, Verdict};
+use crate::exit::{Exit, ExitId, Known, Moment, Verdict};
 use crate::route::{Event, Memory};
 use crate::state::Snapshot;
 use crate::store::Timings;
@@ -90,7 +90,8 @@ impl TesterState {
         let stale: Vec<_> = exits().filter(stale).collect();
         let forgotten: Vec<_> = stale.iter().map(|exit| exit_update::forget(exit.id())).collect();
         self.results.add(forgotten, now);
-        let condemned = snapshot.catalog.iter().filter(|exit| exit.id().source() == Source::Tor);
+        let tested = self.settings.tested;
+        let condemned = snapshot.catalog.iter().filter(|exit| tested.includes(exit.id().source()));
         let ended = condemned.filter(|exit| condemnation::has_ended(exit.known(), now));
         let pardoned: Vec<_> = ended.map(|exit| pardon::update(exit, now)).collect();
         self.results.add(pardoned, now);
@@ -103,9 +104,10 @@ impl TesterState {
     }
 
     /// Returns true if this tester can test the exit. Public proxies have a tester of their own. This machine itself,
-    /// as an exit, is never tested. An exit whose policy allows no echo server cannot be tested.
+    /// without an own address, is never tested. An exit whose policy allows no echo server cannot be tested.
     fn can_test(&self, exit: &Exit) -> bool {
-        exit.id().source() == Source::Tor && (0..self.settings.echoes.len()).any(|echo| self.allows(exit, echo))
+        let included = self.settings.tested.includes(exit.id().source()) && *exit.id() != ExitId::Direct;
+        included && (0..self.settings.echoes.len()).any(|echo| self.allows(exit, echo))
     }
 
     fn allows(&self, exit: &Exit, echo: usize) -> bool {
@@ -200,7 +202,8 @@ impl CheckState for TesterState {
 
     fn demand(&mut self, snapshot: &Snapshot, memory: &Memory, now: Moment) {
         let asked_sites = |exit: &ExitId| self.schedule.ended_at(exit).is_some_and(|at| at >= self.sites_since);
-        let inputs = Inputs { snapshot, memory, order: &self.order, asked_sites: &asked_sites, now };
+        let tested = self.settings.tested;
+        let inputs = Inputs { snapshot, memory, order: &self.order, tested, asked_sites: &asked_sites, now };
         let wanted = demand::wanted(&inputs);
         let ranks = self.order.representatives(&snapshot.catalog);
         self.schedule.want_only(&wanted, |exit| ranks.get(exit).copied(), now);
@@ -299,7 +302,9 @@ impl CheckState for TesterState {
     }
 
     fn measure(&mut self, now: Moment) {
-        super::measure::load(self.schedule.running(), self.schedule.waiting(now));
+        if self.settings.tested == Tested::Tor {
+            super::measure::load(self.schedule.running(), self.schedule.waiting(now));
+        }
     }
 }
 

@@ -50,6 +50,7 @@ section!(File {
     sources: Sources,
     check: Check,
     store: Store,
+    geo: Geo,
     groups: BTreeMap<String, List<String>>,
     routes: List<Route>,
 });
@@ -156,7 +157,15 @@ section!(Attach {
     cookie_file: Option<PathBuf>,
 });
 
-section!(Sources { onionoo: Onionoo, exit_addresses: ExitAddresses, proxifly: Proxifly, list: List<SourceList>, });
+section!(Sources {
+    onionoo: Onionoo,
+    exit_addresses: ExitAddresses,
+    proxifly: Proxifly,
+    direct: Direct,
+    list: List<SourceList>,
+});
+
+section!(Direct { bind: List<Text<IpNet>>, per_network: Int<1, 10_000> = Int(64), });
 
 section!(Onionoo {
     enabled: bool = true,
@@ -233,6 +242,8 @@ section!(CheckPublic {
 });
 
 section!(Store { keep_checks: Text<Duration> = days(14), });
+
+section!(Geo { mmdb: Option<PathBuf>, });
 
 section!(Route {
     name: Option<String>,

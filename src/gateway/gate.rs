@@ -24,6 +24,7 @@ use super::protocol::Protocol;
 use super::relay::Idle;
 use crate::dial::Stream;
 use crate::exit::ExitId;
+use crate::exit::identity::Identity;
 use crate::limit::Bucket;
 use crate::net::{Host, Target};
 
@@ -217,6 +218,10 @@ pub trait Gate: Send + Sync + 'static {
         admitted: &Self::Admitted,
         builtin: BuiltinRequest<'_>,
     ) -> impl Future<Output = Result<String, Refusal>> + Send;
+
+    /// Returns the time zone, locale and place of the exit of a stream. `None` if the exit's country is unknown. Called
+    /// only if the client asks for this.
+    fn identity(&self, lease: &Self::Lease) -> Option<Identity>;
 
     /// Tells the gate what happened on a stream for plain HTTP. A connection calls this function after a request.
     fn observe(&self, lease: &Self::Lease, target: &Target, observation: Observation);

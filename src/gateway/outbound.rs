@@ -48,6 +48,7 @@ use super::meters::RouteMeters;
 use super::protocol::Protocol;
 use super::relay::Idle;
 use crate::dial::{self, ExitFault};
+use crate::exit::identity::{Identities, Identity};
 use crate::exit::{ExitId, Source};
 use crate::limit::Limits;
 use crate::limit::target::{Forbidden, Rules};
@@ -103,6 +104,8 @@ pub struct Parts {
     pub tor: Option<Tor>,
     /// The settings at the start. [`Outbound::change`] replaces these settings.
     pub terms: Terms,
+    /// Finds the time zone, locale and place of exits.
+    pub identities: Identities,
     /// Makes reports about sites that refuse exits.
     pub refusals: RefusalReporter,
     /// A function that tests an exit immediately.
@@ -344,6 +347,10 @@ impl Gate for Outbound {
         self.run_builtin(client, &wish, builtin).await
     }
 
+    fn identity(&self, lease: &Lease) -> Option<Identity> {
+        self.parts.identities.of(lease.exit()?)
+    }
+
     fn observe(&self, lease: &Lease, target: &Target, observation: Observation) {
         let Some(exit) = lease.exit() else { return };
         match observation {
@@ -351,8 +358,8 @@ impl Gate for Outbound {
                 self.parts.refusals.observe(&target.host, exit.id(), status, self.parts.state.now());
             }
             // A stream over Tor also breaks off if its guard, its circuit or its target fails. So this end of the
-            // stream is no sign of a bad exit.
-            Observation::Died if matches!(exit.id(), ExitId::Tor(_)) => {}
+            // stream is no sign of a bad exit. A stream from an own address breaks off only if its target fails.
+            Observation::Died if matches!(exit.id(), ExitId::Tor(_) | ExitId::Own(_)) => {}
             Observation::Died => {
                 self.count_failure(exit);
                 self.request_retest(exit, ExitFault::Died.into());

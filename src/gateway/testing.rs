@@ -24,6 +24,7 @@ use super::meters::{ListenerMeters, RouteMeters};
 use super::relay::Idle;
 use crate::dial::Stream;
 use crate::exit::ExitId;
+use crate::exit::identity::{Identity, Precision};
 use crate::lifecycle::Cut;
 use crate::limit::Bucket;
 use crate::net::Target;
@@ -156,6 +157,25 @@ impl Script {
     }
 }
 
+/// The identity of every exit of a [`Script`].
+pub fn identity() -> Identity {
+    Identity {
+        time_zone: "America/New_York".into(),
+        locale: "en-US",
+        languages: &["en", "es"],
+        latitude: 40.7142,
+        longitude: -74.0064,
+        city: None,
+        region: None,
+        precision: Precision::Country,
+    }
+}
+
+/// The header fields of [`identity`].
+pub const IDENTITY: &str = "X-Exitgate-Exit-Timezone: America/New_York\r\nX-Exitgate-Exit-Locale: en-US\r\n\
+    X-Exitgate-Exit-Languages: en, es\r\nX-Exitgate-Exit-Coordinates: 40.7142,-74.0064\r\n\
+    X-Exitgate-Exit-Precision: country\r\n";
+
 /// How long a stream of a [`Script`] may be silent.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -235,6 +255,10 @@ impl Gate for Script {
     async fn builtin(&self, caller: &Caller<'_>, _: &Arc<()>, builtin: BuiltinRequest<'_>) -> Result<String, Refusal> {
         self.note(format!("{} {builtin:?}", caller.username));
         Ok("{\"exit\":1}".into())
+    }
+
+    fn identity(&self, _: &Lease) -> Option<Identity> {
+        Some(identity())
     }
 
     fn observe(&self, _: &Lease, target: &Target, observation: Observation) {

@@ -17,7 +17,7 @@
 //!
 //! Next: `route/choose/strict.rs` proposes exits.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -137,7 +137,7 @@ impl Pins {
     }
 
     #[cfg(test)]
-    pub(super) fn uses(&self, ip: Ipv4Addr) -> u32 {
+    pub(super) fn uses(&self, ip: IpAddr) -> u32 {
         self.claims.uses(ip)
     }
 
@@ -176,7 +176,7 @@ impl Pins {
     }
 
     /// Returns how many pins use an address. `None` if a new pin may not use the address.
-    pub(super) fn free(&self, ip: Ipv4Addr, exclusive: bool) -> Option<u32> {
+    pub(super) fn free(&self, ip: IpAddr, exclusive: bool) -> Option<u32> {
         self.claims.free(ip, exclusive)
     }
 

@@ -1,15 +1,15 @@
 //! What a pin keeps: an exit and the address that sites see.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::exit::ExitId;
 
-/// An exit, with the IPv4 address that sites saw when the exit was pinned.
+/// An exit, with the address that sites saw when the exit was pinned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pinned {
     pub exit: ExitId,
-    pub ip: Ipv4Addr,
+    pub ip: IpAddr,
 }
 
 impl fmt::Display for Pinned {

@@ -6,7 +6,7 @@
 //! texts. `route/choose/funnel.rs` counts.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::ban::Site;
@@ -54,7 +54,7 @@ pub enum Why {
     #[error("the pinned exit {exit} ({ip}) is down{}", MovesAt(.repin_at))]
     PinDown {
         exit: ExitId,
-        ip: Ipv4Addr,
+        ip: IpAddr,
         /// Since when the exit has been down, as far as the gateway has seen.
         since: Moment,
         /// When the pin moves to another exit. `None` if the pin never moves by itself.
@@ -68,7 +68,7 @@ pub enum Why {
     )]
     PinBanned {
         exit: ExitId,
-        ip: Ipv4Addr,
+        ip: IpAddr,
         site: Site,
         until: Moment,
         /// The name of the route or the canonical selector. The API rotates a pin by this text.

@@ -6,6 +6,7 @@ use super::super::restore::restored;
 use super::*;
 use crate::config::Config;
 use crate::exit::country::Country;
+use crate::exit::identity::Identities;
 use crate::exit::{ExitId, Fingerprint, Listing, Source, Verdict};
 use crate::gateway::outbound::rotate::Proof;
 use crate::gateway::outbound::{Outbound, Parts, RefusalReporter, Terms, Times};
@@ -49,6 +50,7 @@ impl TestService {
             limits: Limits::new(Vec::new(), Amounts::default(), damping),
             tor: None,
             terms: terms(&own),
+            identities: Identities::default(),
             refusals: RefusalReporter::new(reports),
             verify: Arc::new(|_| Box::pin(async { Proof::Not("nothing is tested here".to_owned()) })),
             stopping: watch::channel(false).1,

@@ -211,7 +211,7 @@ pub(in crate::api) async fn last(
     let (memory, now) = (wiring.state.memory(), wiring.state.now());
     let holder = HolderRef { key: &key, scope: &wish.scope, session: wish.selector.session.as_ref() };
     let strict = wish.selector.mode == Mode::Strict;
-    let pin = || memory.pins().of(holder, now).map(|pin| ("pin", pin.exit, Some(pin.ip.into())));
+    let pin = || memory.pins().of(holder, now).map(|pin| ("pin", pin.exit, Some(pin.ip)));
     let session = || memory.sessions().of(holder, now).map(|exit| ("session", exit, None));
     let found = match (strict, holder.session) {
         (true, _) => pin(),

@@ -80,7 +80,7 @@ struct PoolShown {
 struct Pinned {
     id: String,
     #[schema(value_type = String)]
-    ip: std::net::Ipv4Addr,
+    ip: std::net::IpAddr,
 }
 
 /// The policy of a route beside its selector.

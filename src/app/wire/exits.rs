@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::workers::{ExitWorkers, WorkerInputs};
-use super::{lists, settings};
+use super::{lists, own, settings};
 use crate::api::{Readiness, SourceReadiness};
 use crate::app::StartError;
 use crate::check::{self, Tester, TorExitDialer};
@@ -29,13 +29,15 @@ use crate::tor::Tor;
 /// Starts the sources, the testers, and the worker that creates bans.
 pub(super) async fn start(mut inputs: WorkerInputs<'_>) -> Result<ExitWorkers, StartError> {
     let WorkerInputs { config, tasks, state, .. } = inputs;
-    if config.gateway.allow_direct {
-        list_direct(state).await?;
-    }
     let closed = mpsc::channel(1).1;
     let reported = std::mem::replace(&mut inputs.reported, closed);
     start_bans(tasks, state.clone(), config.check.ban_for, reported);
     let mut started = ExitWorkers::default();
+    if config.gateway.allow_direct && !config.sources.direct.addresses.is_empty() {
+        own::start(&mut inputs, &mut started).await?;
+    } else if config.gateway.allow_direct {
+        list_direct(state).await?;
+    }
     if config.sources.any_public() {
         lists::start(&mut inputs, &mut started)?;
     }
@@ -81,13 +83,14 @@ fn start_tester(
 }
 
 /// Returns a function that checks an exit immediately. Rotations call it before they switch to the exit.
-pub(super) fn verify(tester: Option<check::Handle>, public_tester: Option<check::public::Handle>) -> Verify {
+pub(super) fn verify(started: &ExitWorkers) -> Verify {
+    let testers = (started.tester.clone(), started.public_tester.clone(), started.own_tester.clone());
     Arc::new(move |exit| {
-        let (tester, public_tester) = (tester.clone(), public_tester.clone());
+        let (tester, public_tester, own_tester) = testers.clone();
         Box::pin(async move {
-            let checked = match (exit.source(), tester, public_tester) {
-                (Source::Public, _, Some(tester)) => tester.force(exit).await,
-                (Source::Tor, Some(tester), _) => tester.force(exit).await,
+            let checked = match (exit.source(), tester, public_tester, own_tester) {
+                (Source::Public, _, Some(tester), _) => tester.force(exit).await,
+                (Source::Tor, Some(tester), ..) | (Source::Direct, .., Some(tester)) => tester.force(exit).await,
                 _ => None,
             };
             match checked {
@@ -163,8 +166,13 @@ pub(super) fn readiness(state: &State, tor: Option<&Tor>, direct: bool, public: 
         sources.insert(Source::Public.as_str(), SourceReadiness { ready: usable > 0, usable, reason });
     }
     if direct {
-        let reason = "this machine's own address".to_owned();
-        sources.insert(Source::Direct.as_str(), SourceReadiness { ready: true, usable: 1, reason });
+        let (known, usable) = counts.get(&Source::Direct).copied().unwrap_or_default();
+        let reason = match (snapshot.catalog.get(&ExitId::Direct), known, usable) {
+            (Some(_), ..) => "this machine's own address".to_owned(),
+            (None, known, 0) => format!("none of {known} own addresses has passed a check yet"),
+            (None, known, usable) => format!("{usable} of {known} own addresses"),
+        };
+        sources.insert(Source::Direct.as_str(), SourceReadiness { ready: usable > 0, usable, reason });
     }
     Readiness { ready: sources.values().any(|source| source.ready), draining: false, sources }
 }

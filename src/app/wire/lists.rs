@@ -45,7 +45,7 @@ pub(super) fn start(inputs: &mut WorkerInputs<'_>, started: &mut ExitWorkers) ->
     started.lists = lists.statuses().into_iter().map(|list| list.name).collect();
     started.sources.extend(lists);
 
-    let wishes = split_wishes(inputs);
+    let wishes = split_wishes(inputs, Source::Public);
     let room = (files::raise_limit() / FILES_SHARE) as usize;
     let settings = Settings::of(&config.check, room, private);
     let settings = settings.map_err(|error| StartError::Other(format!("check.public: {error}")))?;
@@ -68,11 +68,11 @@ fn through_tor(mut sources: config::Sources, only_tor: bool) -> config::Sources 
 }
 
 /// Starts a task that splits the queue `inputs.wished` of exits that live requests wait for. Returns a new queue with
-/// the public proxies. Tor exits stay in `inputs.wished`.
-fn split_wishes(inputs: &mut WorkerInputs<'_>) -> mpsc::Receiver<ExitId> {
-    let (to_tor, tor) = mpsc::channel(WISHES);
-    let (to_public, public) = mpsc::channel(WISHES);
-    let mut wished = std::mem::replace(&mut inputs.wished, tor);
+/// the exits of `source`. All other exits stay in `inputs.wished`.
+pub(super) fn split_wishes(inputs: &mut WorkerInputs<'_>, source: Source) -> mpsc::Receiver<ExitId> {
+    let (to_others, others) = mpsc::channel(WISHES);
+    let (to_source, of_source) = mpsc::channel(WISHES);
+    let mut wished = std::mem::replace(&mut inputs.wished, others);
     let tasks: Tasks = inputs.tasks.clone();
     inputs.tasks.spawn("wishes", async move {
         loop {
@@ -83,11 +83,11 @@ fn split_wishes(inputs: &mut WorkerInputs<'_>) -> mpsc::Receiver<ExitId> {
             let Some(exit) = exit else { return };
             // If the queue is full, this exit is dropped, because the tester has enough other exits that requests wait
             // for.
-            let to = if exit.source() == Source::Public { &to_public } else { &to_tor };
+            let to = if exit.source() == source { &to_source } else { &to_others };
             let _ = to.try_send(exit);
         }
     });
-    public
+    of_source
 }
 
 #[cfg(test)]

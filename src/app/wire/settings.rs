@@ -8,6 +8,7 @@ use crate::api::Access;
 use crate::app::StartError;
 use crate::config::{self, Config};
 use crate::exit::country::GeoIp;
+use crate::exit::identity::Identities;
 use crate::gateway::outbound::{Terms, Times};
 use crate::gateway::relay::Idle;
 use crate::limit::target::{OnlyTor, Own, Ports, Rules};
@@ -159,20 +160,23 @@ fn ports(gateway: &config::Gateway) -> Ports {
 }
 
 /// Loads the database that maps addresses to countries: from the configured files, otherwise from those of tor-geoipdb.
-/// Without either, all countries are unknown.
-pub(super) fn geoip(tor: &config::Tor) -> Arc<GeoIp> {
+/// `fallback` knows the countries of the addresses that are in neither. `has_fallback` is true if it has a database.
+pub(super) fn geoip(tor: &config::Tor, fallback: Identities, has_fallback: bool) -> Arc<GeoIp> {
     let find = |configured: &Option<PathBuf>, name: &str| {
         let installed = || GEOIP_PLACES.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.exists());
         configured.clone().or_else(installed)
     };
     let read = |path: Option<PathBuf>| path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
     let (v4, v6) = (find(&tor.geoip_file, "geoip"), find(&tor.geoip6_file, "geoip6"));
-    if v4.is_none() {
+    if v4.is_none() && has_fallback {
+        tracing::info!("no geoip file was found: the countries of exits come from geo.mmdb");
+    } else if v4.is_none() {
         tracing::warn!(
-            "no geoip file was found: only Onionoo says the countries of exits; install tor-geoipdb, or set tor.geoip_file"
+            "no geoip file was found: the country of a relay is known only if Onionoo lists the address that sites see, \
+             and the countries of public proxies are unknown; install tor-geoipdb, or set tor.geoip_file or geo.mmdb"
         );
     }
-    Arc::new(GeoIp::parse(&read(v4), &read(v6)))
+    Arc::new(GeoIp::parse(&read(v4), &read(v6)).with_fallback(Arc::new(fallback)))
 }
 
 pub(in crate::app) fn tor(config: &Config) -> tor::Settings {

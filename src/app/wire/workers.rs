@@ -46,4 +46,6 @@ pub(super) struct ExitWorkers {
     pub(super) tester: Option<check::Handle>,
     /// Tests public proxies. `None` if the configuration has no lists of them.
     pub(super) public_tester: Option<check::public::Handle>,
+    /// Tests own addresses. `None` if the configuration has none.
+    pub(super) own_tester: Option<check::Handle>,
 }

@@ -79,10 +79,14 @@ impl World {
     }
 
     fn wanted_at(&self, now: Moment) -> HashMap<ExitId, Want> {
+        self.wanted_by(Tested::Tor, now)
+    }
+
+    fn wanted_by(&self, tested: Tested, now: Moment) -> HashMap<ExitId, Want> {
         let order = Order::new(&self.snapshot.catalog, 7, |_| true);
         let asked_sites = |exit: &ExitId| !self.unasked.contains(exit);
         let (snapshot, memory) = (&self.snapshot, &self.memory);
-        wanted(&Inputs { snapshot, memory, order: &order, asked_sites: &asked_sites, now })
+        wanted(&Inputs { snapshot, memory, order: &order, tested, asked_sites: &asked_sites, now })
     }
 
     /// Counts the exits for which `pass` returns true: how many are wanted as used, and how many as reserves.
@@ -276,4 +280,25 @@ fn exits_with_more_capacity_tend_to_come_first() {
     assert!((830..=940).contains(&drawn), "{drawn} of 1000");
     assert_ne!(first(1), first(2));
     assert_eq!(first(1), first(1));
+}
+
+#[test]
+fn each_tester_wants_only_its_own_exits() {
+    let mut world = World::new(&[("US", 4)]);
+    let mut edit = world.snapshot.catalog.edit();
+    for n in 0..4 {
+        let ip = IpAddr::from([192, 0, 2, n]);
+        edit.list(Listing { announced: vec![ip], ..Listing::new(ExitId::Own(ip)) });
+    }
+    world.snapshot.catalog = edit.finish();
+    let direct = |world: &World, tested| {
+        let wanted = world.wanted_by(tested, NOW);
+        (wanted.len(), wanted.keys().filter(|exit| exit.source() == Source::Direct).count())
+    };
+    assert_eq!((direct(&world, Tested::Own), direct(&world, Tested::Tor)), ((4, 4), (4, 0)), "some without any route");
+    let selector = "any-source-direct";
+    world.route("own", selector, pool(2));
+    let used = world.wanted_by(Tested::Own, NOW).values().filter(|want| **want == Want::Used).count();
+    assert!(used >= 2, "{used}");
+    assert!(world.wanted_at(NOW).values().all(|want| *want == Want::Reserve), "the route needs no Tor exit");
 }

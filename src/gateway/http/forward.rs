@@ -20,7 +20,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncRead, AsyncWrite, split};
 
 use self::upload::{Upload, UploadEnd};
-use super::answer;
 use super::body::{Body, Piece};
 use super::carry::{Carrier, Stopped};
 use super::framing::Version;
@@ -28,7 +27,7 @@ use super::head::Scan;
 use super::response::{self, Asked, Response};
 use crate::gateway::client::{ClientStream, Inbox};
 use crate::gateway::failure::{AnswerFault, ClientFault, Failure};
-use crate::gateway::gate::{ExitFacts, Forwarder, Opened};
+use crate::gateway::gate::{Forwarder, Opened};
 use crate::gateway::relay::{Direction, Meter};
 
 /// The maximum number of interim answers that a target may send before its final answer. Targets send a 100 or a 103
@@ -50,6 +49,8 @@ pub struct Exchange {
     pub idempotent: bool,
     /// True if the client waits for a `100 Continue` before it sends the body.
     pub expects: bool,
+    /// True if the answer must contain the identity of the exit.
+    pub identity: bool,
 }
 
 impl Exchange {
@@ -131,13 +132,13 @@ struct Progress {
 }
 
 /// Sends the request over `opened`, and sends the target's answer to the client. `sent_early` is true if the head of
-/// the request was already sent together with the dial.
+/// the request was already sent together with the dial. `exit_fields` has the fields of the answer that describe the exit.
 pub async fn exchange<L>(
     client: &mut ClientStream,
     inbox: &mut Inbox,
     opened: &mut Opened<L>,
     exchange: &Exchange,
-    sent_early: bool,
+    (sent_early, exit_fields): (bool, &str),
     meter: &impl Meter,
 ) -> ExchangeEnd {
     let carrier = Carrier::new(meter, opened.idle, opened.rate.as_deref());
@@ -160,7 +161,7 @@ pub async fn exchange<L>(
         target: from_target,
         client: to_client,
         answer,
-        exit: &opened.exit,
+        exit_fields,
     };
     let upload = upload.run(inbox, sent_early);
     let download = download.run();
@@ -191,7 +192,8 @@ struct Download<'a, M, R, W> {
     target: R,
     client: W,
     answer: Inbox,
-    exit: &'a ExitFacts,
+    /// The fields of the answer that describe the exit.
+    exit_fields: &'a str,
 }
 
 /// The parts of an answer's head that the rest of the exchange needs.
@@ -297,8 +299,7 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
     /// Returns the fields that the gateway adds to an answer, and the empty line that ends the head. The fields are those
     /// about the exit and, if it is needed, the field `Connection`.
     fn added_fields(&self, begun: &AnswerHead) -> String {
-        let mut fields = String::new();
-        answer::exit_fields(self.exit, &mut fields);
+        let mut fields = self.exit_fields.to_owned();
         if begun.status != 101 {
             if !begun.client_keeps {
                 fields.push_str("Connection: close\r\n");
@@ -374,6 +375,7 @@ mod tests {
             keep: true,
             idempotent: true,
             expects: false,
+            identity: false,
         };
         let forwarder = |authorization: Option<&str>| Forwarder {
             origin: "http://web.test:8080".into(),

@@ -286,9 +286,11 @@ impl Outbound {
             usable.get_or_init(Instant::now);
         }
         match exit.id() {
-            ExitId::Direct => {
+            ExitId::Direct | ExitId::Own(_) => {
                 let terms = self.terms.load_full();
-                dial::direct::dial(target, &terms.rules, by).await.map(DialedStream::from)
+                let from = if let ExitId::Own(ip) = exit.id() { Some(*ip) } else { None };
+                // The future is boxed because it makes the future of every other dial larger.
+                Box::pin(dial::direct::dial(target, &terms.rules, from, by)).await.map(DialedStream::from)
             }
             ExitId::Tor(fingerprint) => {
                 let options = dial::tor::Options {
@@ -351,7 +353,7 @@ impl Outbound {
             reuse: wish.selector.mode != Mode::Rotate,
             // If a stream through a public proxy breaks off, the proxy is probably at fault. So a session or a pin may
             // then use another exit.
-            keeps_exit: keeps_exit(wish) && matches!(exit.id(), ExitId::Tor(_)),
+            keeps_exit: keeps_exit(wish) && matches!(exit.id(), ExitId::Tor(_) | ExitId::Own(_)),
             failed,
             attempts_left,
             lease: Lease::new(exit, flight),

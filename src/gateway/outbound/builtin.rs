@@ -61,7 +61,7 @@ impl Outbound {
             "session": wish.selector.session.as_ref().map(ToString::to_string),
             "key": client.key(),
             "pool": explained.pool.len(),
-            "exit": exit.map(|exit| describe(exit, state.now())),
+            "exit": exit.map(|exit| self.describe(exit, state.now())),
             "refused": explained.why.as_ref().map(ToString::to_string),
         })
     }
@@ -73,8 +73,8 @@ impl Outbound {
             fault => Refusal::because(Failure::NoExit(NoExit::NoneUsable), fault.to_string()),
         })?;
         let (now, snapshot) = (self.parts.state.now(), self.parts.state.load());
-        let show = |id| snapshot.catalog.get(id).map(|exit| describe(exit, now));
-        let after = show(rotated.after.id()).unwrap_or_else(|| describe(&rotated.after, now));
+        let show = |id| snapshot.catalog.get(id).map(|exit| self.describe(exit, now));
+        let after = show(rotated.after.id()).unwrap_or_else(|| self.describe(&rotated.after, now));
         Ok(json!({ "before": rotated.before.as_ref().and_then(show), "after": after }))
     }
 
@@ -92,13 +92,14 @@ impl Outbound {
         let banned = banned.map_err(|fault| wrong(fault.to_string()))?;
         Ok(json!({ "site": banned.site.as_str(), "exit": banned.exit.to_string() }))
     }
-}
 
-fn describe(exit: &Exit, now: Moment) -> Value {
-    json!({
-        "id": exit.id().to_string(),
-        "ip": exit.ip(),
-        "country": exit.country().is_known().then(|| exit.country().to_string()),
-        "checked_seconds_ago": exit.known().good.map(|at| now.since(at).as_secs()),
-    })
+    fn describe(&self, exit: &Exit, now: Moment) -> Value {
+        json!({
+            "id": exit.id().to_string(),
+            "ip": exit.ip(),
+            "country": exit.country().is_known().then(|| exit.country().to_string()),
+            "checked_seconds_ago": exit.known().good.map(|at| now.since(at).as_secs()),
+            "identity": self.parts.identities.of(exit),
+        })
+    }
 }

@@ -60,6 +60,7 @@ async fn outbound() -> Outbound {
         refusals: RefusalReporter::new(mpsc::channel(1).0),
         verify: Arc::new(|_| Box::pin(async { Proof::Not("nothing is tested here".to_owned()) })),
         stopping: watch::channel(false).1,
+        identities: Identities::default(),
     })
 }
 

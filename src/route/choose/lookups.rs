@@ -39,7 +39,7 @@ fn world() -> World {
         let (id, public) = (listing.id.clone(), n % 3 == 0);
         edit.list(listing);
         edit.learn(&id, |known| {
-            known.saw(seen.into(), country(code), START);
+            known.saw(seen, country(code), START);
             known.verdict = match n {
                 _ if n % 7 == 0 => Verdict::Bad,
                 _ if n % 10 == 0 => Verdict::Untested,

@@ -296,7 +296,7 @@ fn exits_outside_the_pool_are_drawn_by_capacity() {
 #[test]
 fn nonus_is_never_the_us_nor_unknown() {
     let mut world = World::new(&["US", "??", "DE", "US", "FR", "??", "US", "US"]);
-    world.learn(4, |known| known.saw(ip(99).into(), country("US"), START));
+    world.learn(4, |known| known.saw(ip(99), country("US"), START));
     for username in ["nonus", "nonus-rotate", "nonus-strict", "nonus-session-a", "nonus+fr-asn-3"] {
         let mut seen = BTreeSet::new();
         for round in 0..200 {

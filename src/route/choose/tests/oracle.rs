@@ -43,9 +43,9 @@ fn plant(exits: &[Planted]) -> World {
         listing.flags.running = planted.running;
         edit.list(listing);
         edit.learn(&id(n), |known| {
-            known.saw(ip(500 + planted.ip).into(), country(planted.code), START);
+            known.saw(ip(500 + planted.ip), country(planted.code), START);
             if planted.several {
-                known.saw(ip(600 + n).into(), country(planted.code), START);
+                known.saw(ip(600 + n), country(planted.code), START);
             }
             known.verdict = planted.verdict;
             known.passed.extend(planted.passes.then(|| "steam".into()));

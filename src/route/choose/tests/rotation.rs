@@ -8,7 +8,7 @@ fn rotation_is_another_address_and_an_event() {
     let mut home = world.first("us-strict");
     for _ in 0..10 {
         let (next, rotated) = world.rotate("us-strict").unwrap();
-        assert_eq!((&next.before, next.before_ip), (&Some(id(home)), Some(ip(home).into())));
+        assert_eq!((&next.before, next.before_ip), (&Some(id(home)), Some(ip(home))));
         assert!(matches!(&rotated.events[..], [Event::PinMoved { cause: Cause::Rotated, .. }]));
         assert_ne!(number(next.exit.id()), home);
         home = number(next.exit.id());

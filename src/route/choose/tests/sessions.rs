@@ -39,11 +39,7 @@ fn a_session_moves_only_for_a_reason_and_says_so() {
         ("gone", |world, n| world.kill(n), Cause::Down),
         ("tested and found bad", |world, n| world.learn(n, |known| known.verdict = Verdict::Bad), Cause::Down),
         ("left the directory", |world, n| world.learn(n, |known| known.marks.draining = true), Cause::Down),
-        (
-            "seen elsewhere",
-            |world, n| world.learn(n, |known| known.saw(ip(90).into(), country("DE"), START)),
-            Cause::Down,
-        ),
+        ("seen elsewhere", |world, n| world.learn(n, |known| known.saw(ip(90), country("DE"), START)), Cause::Down),
         ("banned", |world, n| world.ban("shop.com", n, MINUTE), Cause::Banned),
         ("time over", |world, _| world.pass(MINUTE), Cause::Expired),
         ("idle", |world, _| world.pass(Duration::ZERO), Cause::Expired),
