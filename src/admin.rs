@@ -11,10 +11,13 @@
 //!
 //! Nothing in this room depends on HTTP: `api/routes.rs` translates each [`RouteError`] into a status.
 //!
+//! Keys of clients are administered by `admin/keys.rs`.
+//!
 //! Next: `admin/spec.rs` (the fields of a route), `admin/service.rs` (the worker), `admin/listeners.rs` (the ports).
 
 mod duration;
 mod error;
+pub mod keys;
 mod listeners;
 mod port;
 mod restore;

@@ -28,6 +28,7 @@ mod fixture;
 mod health;
 mod history;
 mod identity;
+mod keys;
 pub mod list;
 mod openapi;
 mod request_id;
@@ -60,6 +61,7 @@ use error::ApiError;
 use write_timeout::WriteTimeout;
 
 use crate::admin::RouteAdmin;
+use crate::admin::keys::KeyAdmin;
 use crate::check;
 use crate::exit::identity::Identities;
 use crate::gateway::connection_table::ConnectionTable;
@@ -151,6 +153,8 @@ pub struct Wiring {
     pub outbound: Arc<Outbound>,
     /// The open connections of clients.
     pub connections: Arc<ConnectionTable>,
+    /// Creates, changes and deletes keys.
+    pub keys: KeyAdmin,
     /// The addresses of the shared port.
     pub gateway: Vec<SocketAddr>,
     /// Finds the time zone, locale and place of exits.

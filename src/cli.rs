@@ -15,6 +15,7 @@ mod client;
 mod completions;
 mod health;
 mod init;
+mod keys;
 mod lists;
 mod man;
 mod reload;
@@ -170,6 +171,16 @@ enum Command {
         #[command(flatten)]
         remote: Remote,
     },
+    /// List, create, change and delete keys of clients
+    ///
+    /// exitgate keys create team-a --ttl 30d --budget bytes_per_month=100GB
+    #[command(after_help = REMOTE_HELP)]
+    Keys {
+        #[command(subcommand)]
+        action: keys::Keys,
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// List exits, show one, or test one now
     #[command(after_help = REMOTE_HELP)]
     Exits {
@@ -282,6 +293,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, actions: Actions) -> ExitSt
         }
         Some(Command::Store(command)) => with_config(command.config(), |loaded, _| store::run(&loaded, &command)),
         Some(Command::Routes { action, remote }) => action.run(remote),
+        Some(Command::Keys { action, remote }) => action.run(remote),
         Some(Command::Exits { args, remote, watch }) => args.run(remote, watch),
         Some(Command::Bans { action, remote }) => action.run(remote),
         Some(Command::Engines { remote, watch }) => lists::engines(remote, watch),

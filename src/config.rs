@@ -62,7 +62,7 @@ pub use choice::{Auth, Engine, Isolation, ListFormat, LogFormat, Rotate, Through
 pub use diff::{Changes, diff};
 pub use direct::Direct;
 pub use finding::{Faults, Finding, Location};
-pub use gateway::{ClientKey, Gateway, Limits, PortRules};
+pub use gateway::{Budget, ClientKey, Gateway, Limits, PortRules};
 pub use geo::Geo;
 pub use group::Groups;
 pub use load::{Loaded, Origin, find, load, parse};
@@ -76,6 +76,11 @@ pub use tor::{Attach, Tor};
 use diff::FlatKeys;
 use findings::Findings;
 use key_path::KeyPath;
+
+/// Reads a number of bytes, such as `500000`, `500KB` or `10MiB`. `None` if the text is no such number.
+pub fn read_bytes(text: &str) -> Option<u64> {
+    <units::Bytes as text_value::TextValue>::read(text).ok().map(|bytes| bytes.0)
+}
 
 /// What the validation of a configuration must know about a selector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,8 +15,8 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::routes::{self as proxies, pac, rotation};
 use super::{
-    Wiring, auth, bans, check_history, checks, connections, engines, events, exits, explain, health, history, list,
-    openapi, sources,
+    Wiring, auth, bans, check_history, checks, connections, engines, events, exits, explain, health, history, keys,
+    list, openapi, sources,
 };
 
 /// Generates the function `urls()`, the router with its OpenAPI description, and the list of the table's lines for the
@@ -65,6 +65,11 @@ endpoints! {
     POST   "/bans"                    => bans::make;
     DELETE "/bans/{site}"             => bans::lift_site;
     DELETE "/bans/{site}/{exit}"      => bans::lift_one;
+    GET    "/keys"                    => keys::list;
+    POST   "/keys"                    => keys::create;
+    GET    "/keys/{name}"             => keys::one;
+    PATCH  "/keys/{name}"             => keys::change;
+    DELETE "/keys/{name}"             => keys::delete;
 
     GET    "/list"                    => list::list;
     GET    "/random"                  => list::random;

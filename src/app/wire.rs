@@ -5,6 +5,7 @@ mod announce;
 pub(super) mod cities;
 mod exits;
 mod gauges;
+mod keys;
 mod lists;
 mod own;
 mod recall;
@@ -26,6 +27,7 @@ use self::gauges::Gauges;
 use self::routes::FormerPorts;
 use self::workers::{ExitWorkers, WorkerInputs};
 use super::{StartError, files, secrets};
+use crate::admin::keys::KeyAdmin;
 use crate::admin::{self, Listeners, RouteAdmin, RouteRules};
 use crate::api::{self, Access, Journal, ReloadRequest, Wiring};
 use crate::config::Config;
@@ -69,6 +71,7 @@ pub struct Running {
     pub(super) only_tor: OnlyTor,
     pub(super) cities: CityFile,
     pub(super) access: Arc<ArcSwap<Access>>,
+    keys: KeyAdmin,
     lifecycle: Lifecycle,
     /// The tasks that serve the API. They are stopped last.
     api: Lifecycle,
@@ -96,9 +99,11 @@ pub async fn build(
     let ports = Ports::bind(&config)?;
     let cities = CityFile::start(&tasks, config.geo.mmdb.clone()).await;
     let geoip = settings::geoip(&config.tor, cities.identities(), config.geo.mmdb.is_some());
-    let Stored { state, wished, store, sources, routes, ports: former } = load(&config, &geoip).await?;
+    let Stored { state, wished, store, sources, routes, ports: former, keys: stored_keys, key_usage } =
+        load(&config, &geoip).await?;
     let tor = start_tor(&config, &tasks, &state).await?;
     let limits = settings::limits(&config);
+    let stored_keys = keys::restore(&config, &limits, (stored_keys, key_usage), state.now())?;
     let own = Own::new();
     own.set_networks(config.sources.direct.bind.clone());
     let (reports, reported) = mpsc::channel(REPORTS);
@@ -140,11 +145,13 @@ pub async fn build(
     let connections = listeners.connections();
     let listeners = Arc::new(Mutex::new(listeners));
     let routes = RouteAdmin::start(&tasks, state.clone(), listeners.clone(), RouteRules::of(&config), routes);
+    let keys = keys::start(&config, &tasks, (&state, &store, &limits), (&listeners, &connections), stored_keys);
     let access = Arc::new(ArcSwap::from_pointee(settings::access(&config)));
     let front = Front {
         tasks: tasks.clone(),
         outbound: outbound.clone(),
         connections,
+        keys: keys.clone(),
         gateway: bound.gateway.clone(),
         tor: tor.clone(),
         identities: cities.identities(),
@@ -171,6 +178,7 @@ pub async fn build(
         only_tor,
         cities,
         access,
+        keys,
         lifecycle,
         api,
         store,
@@ -197,7 +205,12 @@ impl Running {
                 hurry.await;
             }
         };
-        let ended = self.lifecycle.stop(grace, rest).await;
+        let stopped = self.lifecycle.stop(grace, rest);
+        let ended = tokio::select! {
+            ended = stopped => ended,
+            () = self.keys.keep_saving() => Ended::Drained, // never returns
+        };
+        self.keys.save();
         self.api.stop(API_GRACE, std::future::pending()).await;
         self.store.close().await;
         ended
@@ -254,6 +267,9 @@ struct Stored {
     routes: Vec<store::Route>,
     /// The ports that the configuration's routes had in the last run.
     ports: FormerPorts,
+    /// The keys that the API created.
+    keys: Vec<store::Key>,
+    key_usage: Vec<store::KeyUsage>,
 }
 
 /// Opens the store, and builds the first snapshot from its content.
@@ -273,10 +289,11 @@ async fn load(config: &Config, geoip: &GeoIp) -> Result<Stored, StartError> {
     let sources = std::mem::take(&mut loaded.sources);
     let routes = std::mem::take(&mut loaded.routes);
     let ports = routes::former(&loaded.meta);
+    let (keys, key_usage) = (std::mem::take(&mut loaded.keys), std::mem::take(&mut loaded.key_usage));
     let (mut snapshot, memory) = recall::recall(config, loaded, geoip, clock.now());
     snapshot.routes = admin::restored(&routes, snapshot.routes, &RouteRules::of(config));
     let (state, wished) = State::new(snapshot, memory, clock, Some(store.clone()));
-    Ok(Stored { state, wished, store, sources, routes, ports })
+    Ok(Stored { state, wished, store, sources, routes, ports, keys, key_usage })
 }
 
 /// Applies the configuration's routes and opens their ports. All ports are bound first, so if one is taken, nothing
@@ -316,6 +333,7 @@ struct Front {
     tasks: Tasks,
     outbound: Arc<Outbound>,
     connections: Arc<ConnectionTable>,
+    keys: KeyAdmin,
     gateway: Vec<SocketAddr>,
     tor: Option<Tor>,
     identities: Identities,
@@ -328,7 +346,7 @@ fn wiring(
     (state, store): (&State, &Store),
     started: ExitWorkers,
     routes: RouteAdmin,
-    Front { tasks, outbound, connections, gateway, tor, identities }: Front,
+    Front { tasks, outbound, connections, keys, gateway, tor, identities }: Front,
     (reload, only_tor): (mpsc::Sender<ReloadRequest>, OnlyTor),
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
@@ -354,6 +372,7 @@ fn wiring(
         routes,
         outbound,
         connections,
+        keys,
         gateway,
         identities,
         slow: Arc::new(Semaphore::new(api::SLOW)),

@@ -116,7 +116,21 @@ section!(ProxyProtocol { trusted: List<Text<IpNet>>, });
 
 section!(Tls { cert: Option<PathBuf>, key: Option<PathBuf>, });
 
-section!(Key { name: Option<String>, key: Option<Hidden>, key_file: Option<PathBuf>, limits: Limits, });
+section!(Key {
+    name: Option<String>,
+    key: Option<Hidden>,
+    key_file: Option<PathBuf>,
+    limits: Limits,
+    budget: Budget,
+    source_budgets: BTreeMap<String, Budget>,
+});
+
+section!(Budget {
+    requests_per_day: Int<0, 4_000_000_000> = Int(0),
+    requests_per_month: Int<0, 4_000_000_000> = Int(0),
+    bytes_per_day: Text<Bytes>,
+    bytes_per_month: Text<Bytes>,
+});
 
 section!(Api {
     listen: OneOrMany<SocketAddr> = loopback(8080),

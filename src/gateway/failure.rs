@@ -104,6 +104,8 @@ pub enum Denial {
     Source,
     /// A rule of the route refuses the target, or leads to a route that does not exist.
     Rule,
+    /// The client's key may not use the route or the source.
+    Key,
 }
 
 /// Which limit the client has reached.
@@ -115,6 +117,8 @@ pub enum Limited {
     Rate,
     /// The limit for the number of different wrong keys from the client's address.
     WrongKeys,
+    /// A budget of the client's key for a day or a month.
+    Budget,
 }
 
 /// The reason why no exit could be chosen.
@@ -292,9 +296,11 @@ mod tests {
         (Failure::Denied(Denial::Port), 2, 403, "http_request_denied", "denied_port"),
         (Failure::Denied(Denial::Source), 2, 403, "http_request_denied", "denied_source"),
         (Failure::Denied(Denial::Rule), 2, 403, "http_request_denied", "denied_rule"),
+        (Failure::Denied(Denial::Key), 2, 403, "http_request_denied", "denied_key"),
         (Failure::Limited(Limited::Connections), 2, 429, "connection_limit_reached", "limited_connections"),
         (Failure::Limited(Limited::Rate), 2, 429, "connection_limit_reached", "limited_rate"),
         (Failure::Limited(Limited::WrongKeys), 2, 429, "connection_limit_reached", "limited_guesses"),
+        (Failure::Limited(Limited::Budget), 2, 429, "connection_limit_reached", "limited_budget"),
         (Failure::NoExit(NoExit::NoneMatch), 3, 503, "destination_unavailable", "no_exit_match"),
         (Failure::NoExit(NoExit::NoneUsable), 3, 503, "destination_unavailable", "no_exit_usable"),
         (Failure::NoExit(NoExit::PinDown), 3, 503, "destination_unavailable", "no_exit_pin_down"),

@@ -25,7 +25,7 @@ use super::relay::Idle;
 use crate::dial::Stream;
 use crate::exit::ExitId;
 use crate::exit::identity::Identity;
-use crate::limit::Bucket;
+use crate::limit::{Bucket, Spend};
 use crate::net::{Host, Target};
 
 /// The client that makes a request.
@@ -99,6 +99,8 @@ pub struct Opened<L> {
     pub idle: Idle,
     /// The limit in bytes per second of the client's key or address. `None` if there is no limit.
     pub rate: Option<Arc<Bucket>>,
+    /// Counts the bytes of the stream for the client's key. `None` if the client needed no key.
+    pub spend: Option<Spend>,
     /// Bytes that the target sent so early that they were read while the stream was being opened. Usually empty.
     pub first_down: Vec<u8>,
     /// True if the head in [`OpenRequest::early`] was sent together with the dial.
@@ -202,6 +204,10 @@ pub trait Gate: Send + Sync + 'static {
         admitted: &Self::Admitted,
         request: OpenRequest<'_>,
     ) -> impl Future<Output = Result<Opened<Self::Lease>, Refusal>> + Send;
+
+    /// Counts another request on an open stream, which serves it without a call of [`Gate::open`]. Refuses the request
+    /// if a budget of the client's key is used up.
+    fn count_request(&self, admitted: &Self::Admitted, opened: &Opened<Self::Lease>) -> Result<(), Refusal>;
 
     /// Looks up a name or an address with the DNS resolver of an exit.
     fn resolve(

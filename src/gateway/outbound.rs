@@ -16,6 +16,7 @@
 
 mod admission;
 mod attempt;
+mod budget;
 mod builtin;
 mod hedge;
 mod look_up;
@@ -25,6 +26,7 @@ mod queue;
 mod refusal_reporter;
 pub mod rotate;
 mod route_meters;
+mod wish;
 
 use std::future::Future;
 use std::num::NonZeroU32;
@@ -41,7 +43,7 @@ use self::hedge::HedgeBudget;
 use self::onion::is_onion;
 pub use self::refusal_reporter::{RefusalReporter, Report};
 use self::route_meters::AllRouteMeters;
-use super::failure::{ClientFault, Denial, Failure, NoExit};
+use super::failure::{Denial, Failure, NoExit};
 use super::gate::{BuiltinRequest, Caller, Gate, Lookup, Observation, OpenRequest, Opened, Refusal, Resolved};
 use super::listener::ListenerConfig;
 use super::meters::RouteMeters;
@@ -49,12 +51,12 @@ use super::protocol::Protocol;
 use super::relay::Idle;
 use crate::dial::{self, ExitFault};
 use crate::exit::identity::{Identities, Identity};
-use crate::exit::{ExitId, Source};
+use crate::exit::ExitId;
 use crate::limit::Limits;
 use crate::limit::target::{Forbidden, Rules};
 use crate::net::{Host, Target};
 use crate::route::choose::decide_look_up;
-use crate::route::table::{IMPLICIT, RuleRefusal, WhyRule, Wish};
+use crate::route::table::{IMPLICIT, Wish};
 use crate::route::{self, Plan, Why, decide};
 use crate::state::State;
 use crate::tor::Tor;
@@ -139,6 +141,11 @@ impl Outbound {
         self.terms.load().ban_for
     }
 
+    /// Returns true if clients need a key.
+    pub fn needs_key(&self) -> bool {
+        self.parts.limits.needs_key()
+    }
+
     /// Returns the counts of the route with this label. Returns `None` if the route was never used. The label
     /// `implicit` stands for all routes without a name.
     pub fn figures(&self, label: &str) -> Option<Arc<RouteMeters>> {
@@ -154,51 +161,13 @@ impl Outbound {
         self.meters.retain(used).iter().for_each(|meters| meters.figures().measure(now));
     }
 
-    /// Returns the route that the caller's username selects at the caller's listener. `to` is the host and port of the
-    /// request, to which the rules of the route apply. The port is `None` for a look-up of a name. `to` is `None` for
-    /// requests without a target: no rule applies to them.
-    fn wish(&self, caller: &Caller<'_>, to: Option<(&Host, Option<u16>)>) -> Result<Wish, Refusal> {
-        let snapshot = self.parts.state.load();
-        if caller.listener.route.as_ref().is_some_and(|own| snapshot.routes.get(own).is_none()) {
-            return Err(Failure::Draining.into());
-        }
-        // An empty username on the shared port means `any`. On a route's own port it means that route.
-        let username = match (caller.username, &caller.listener.route) {
-            ("", None) => "any",
-            (username, _) => username,
-        };
-        let wish = snapshot.routes.resolve(username, caller.listener.route.as_deref());
-        let wish = wish.map_err(|bad| Refusal::because(Failure::Client(ClientFault::Username), bad.to_string()))?;
-        self.permit(&wish)?;
-        let Some((host, port)) = to else { return Ok(wish) };
-        let wish = snapshot.routes.for_target(wish, host, port).map_err(|refused| self.refused_by_rule(&refused))?;
-        // A rule never allows what the username alone would not be allowed, so the result of the rule is checked too.
-        if !wish.rules.is_empty() {
-            self.permit(&wish)?;
-        }
-        Ok(wish)
-    }
-
-    /// Refuses sources of exits that the configuration does not allow.
-    fn permit(&self, wish: &Wish) -> Result<(), Refusal> {
-        if wish.policy.sources(&wish.selector).contains(&Source::Direct) && !self.terms.load().allow_direct {
-            return Err(Failure::Denied(Denial::Source).into());
-        }
-        Ok(())
-    }
-
-    /// Converts the refusal of a rule into a refusal for the client. The refusal is counted for the route of the rule.
-    fn refused_by_rule(&self, refused: &RuleRefusal) -> Refusal {
-        let failure = match refused.why {
-            WhyRule::Username(_) => Failure::Client(ClientFault::Username),
-            WhyRule::Refused | WhyRule::NoRoute(_) | WhyRule::Circle => Failure::Denied(Denial::Rule),
-        };
-        let meters = Some(self.meters.of(refused.rule.route.as_str()));
-        Refusal { meters, ..Refusal::because(failure, refused.to_string()) }
-    }
-
     /// Chooses the exits for one request from the present snapshot.
     fn decide(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::Refusal>> {
+        let plan = self.decide_once(attempt)?;
+        Ok(self.without_spent_sources(attempt, plan, |attempt| self.decide_once(attempt)))
+    }
+
+    fn decide_once(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::Refusal>> {
         let state = &self.parts.state;
         decide(state.load().view(), state.memory(), &attempt.question(state.now()), &mut rand::rng())
     }
@@ -295,22 +264,38 @@ impl Gate for Outbound {
     ) -> Result<Opened<Lease>, Refusal> {
         self.check_target(request.target)?;
         // The wish is boxed because it is large, and the box makes the future of every connection smaller.
-        let wish = Box::new(self.wish(caller, Some((&request.target.host, Some(request.target.port))))?);
+        let to = Some((&request.target.host, Some(request.target.port)));
+        let wish = Box::new(self.wish(caller, Some(client), to)?);
+        let count = budget::begin_request(client)?;
         let by = Instant::now() + self.terms.load().times.dial;
         let attempt = Attempt { client, wish: &wish, request, by, plain: caller.protocol == Protocol::Http };
         if is_onion(request.target) {
-            return Box::pin(self.dial_onion(attempt)).await;
+            let opened = Box::pin(self.dial_onion(attempt)).await?;
+            budget::count_served(client, &opened)?;
+            count.keep();
+            return Ok(opened);
         }
         let mut plan = match self.decide(&attempt) {
             Ok(plan) => plan,
             Err(refusal) => Box::pin(self.wait_for_tests(&attempt, refusal, Self::decide)).await?,
         };
+        Self::check_sources(&attempt, &plan)?;
         // A new pin must be stored on disk before its first use. The future is boxed because this is rare, and the box
         // makes the future of every connection smaller.
         if !plan.events.is_empty() {
             Box::pin(self.parts.state.make_durable(std::mem::take(&mut plan.events))).await;
         }
-        self.dial(attempt, plan).await
+        let opened = self.dial(attempt, plan).await?;
+        budget::count_served(client, &opened)?;
+        count.keep();
+        Ok(opened)
+    }
+
+    fn count_request(&self, client: &AdmittedClient, opened: &Opened<Lease>) -> Result<(), Refusal> {
+        let count = budget::begin_request(client)?;
+        budget::count_served(client, opened)?;
+        count.keep();
+        Ok(())
     }
 
     async fn resolve(
@@ -323,7 +308,8 @@ impl Gate for Outbound {
             Lookup::Address(host) => host.clone(),
             Lookup::Pointer(ip) => ip.into(),
         };
-        let wish = self.wish(caller, Some((&host, None)))?;
+        let wish = self.wish(caller, Some(client), Some((&host, None)))?;
+        let count = budget::begin_request(client)?;
         let by = Instant::now() + self.terms.load().times.dial;
         // A DNS look-up has no port, but the choice of an exit needs one. Nearly all exits allow port 443.
         let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
@@ -334,7 +320,9 @@ impl Gate for Outbound {
             Err(refusal) => self.wait_for_tests(&attempt, refusal, Self::decide_look_up).await?,
         };
         self.parts.state.make_durable(std::mem::take(&mut plan.events)).await;
-        self.look_up(&attempt, &plan, lookup).await
+        let resolved = self.look_up(&attempt, &plan, lookup).await?;
+        count.keep();
+        Ok(resolved)
     }
 
     async fn builtin(
@@ -343,7 +331,7 @@ impl Gate for Outbound {
         client: &AdmittedClient,
         builtin: BuiltinRequest<'_>,
     ) -> Result<String, Refusal> {
-        let wish = self.wish(caller, None)?;
+        let wish = self.wish(caller, Some(client), None)?;
         self.run_builtin(client, &wish, builtin).await
     }
 

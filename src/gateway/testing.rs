@@ -26,7 +26,7 @@ use crate::dial::Stream;
 use crate::exit::ExitId;
 use crate::exit::identity::{Identity, Precision};
 use crate::lifecycle::Cut;
-use crate::limit::Bucket;
+use crate::limit::{Bucket, Spend};
 use crate::net::Target;
 use crate::telemetry::ephemeral_series::Recorder;
 
@@ -65,6 +65,7 @@ pub struct Script {
     key: Option<&'static [u8]>,
     reuse: bool,
     rate: Option<Arc<Bucket>>,
+    spend: Option<Spend>,
     attempts: usize,
     keeps_exit: bool,
     answer: Duration,
@@ -91,6 +92,7 @@ impl Script {
             key: None,
             reuse: true,
             rate: None,
+            spend: None,
             attempts: 3,
             keeps_exit: false,
             answer: SILENCE,
@@ -125,6 +127,11 @@ impl Script {
     /// Sets a byte rate for all streams of this gate.
     pub fn with_rate(self, rate: Bucket) -> Self {
         Self { rate: Some(Arc::new(rate)), ..self }
+    }
+
+    /// Makes all streams of this gate count for a key with budgets.
+    pub fn with_spend(self, spend: Spend) -> Self {
+        Self { spend: Some(spend), ..self }
     }
 
     /// Sets the number of exits through which one request may be sent.
@@ -233,6 +240,7 @@ impl Gate for Script {
             exit,
             idle,
             rate: self.rate.clone(),
+            spend: self.spend.clone(),
             first_down: Vec::new(),
             sent_early,
             forwarder: None,
@@ -242,6 +250,10 @@ impl Gate for Script {
             attempts_left: self.attempts.saturating_sub(avoid.len() + 1),
             lease,
         })
+    }
+
+    fn count_request(&self, _: &Arc<()>, _: &Opened<Lease>) -> Result<(), Refusal> {
+        Ok(())
     }
 
     async fn resolve(&self, caller: &Caller<'_>, _: &Arc<()>, lookup: Lookup<'_>) -> Result<Resolved, Refusal> {

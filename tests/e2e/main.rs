@@ -18,6 +18,7 @@ mod front;
 mod gateway;
 mod identity;
 mod init;
+mod keys;
 mod lifecycle;
 mod operator;
 mod own_addresses;

@@ -12,7 +12,7 @@ use crate::exit::identity::Identities;
 use crate::gateway::outbound::{Terms, Times};
 use crate::gateway::relay::Idle;
 use crate::limit::target::{OnlyTor, Own, Ports, Rules};
-use crate::limit::{Amounts, Damping, Key, Limits};
+use crate::limit::{Amounts, Budget, Budgets, Damping, Key, Limits};
 use crate::net::Secret;
 use crate::tor::control::Auth;
 use crate::tor::torrc::UserLines;
@@ -129,7 +129,13 @@ pub(super) fn trust() -> Result<Arc<rustls::ClientConfig>, StartError> {
 
 /// Returns the configuration entry for a key that exitgate generated. The key has no limits.
 pub(super) fn made_key(secret: Secret) -> config::ClientKey {
-    config::ClientKey { name: "default".to_owned(), secret, limits: config::Limits::default() }
+    config::ClientKey {
+        name: "default".to_owned(),
+        secret,
+        limits: config::Limits::default(),
+        budget: config::Budget::default(),
+        source_budgets: std::collections::BTreeMap::new(),
+    }
 }
 
 /// Returns the client keys, the limits of each client, and the rule that makes an address wait after wrong keys.
@@ -139,6 +145,7 @@ pub(in crate::app) fn terms(config: &Config) -> (Vec<Key>, Amounts, Damping) {
         name: key.name.as_str().into(),
         secret: key.secret.clone(),
         amounts: amounts(&key.limits),
+        budgets: budgets(key),
     });
     let damping = Damping { failures: gateway.auth_failures, pause: gateway.auth_pause };
     (keys.collect(), amounts(&gateway.client_limits), damping)
@@ -147,6 +154,15 @@ pub(in crate::app) fn terms(config: &Config) -> (Vec<Key>, Amounts, Damping) {
 pub(super) fn limits(config: &Config) -> Limits {
     let (keys, each_client, damping) = terms(config);
     Limits::new(keys, each_client, damping)
+}
+
+fn budgets(key: &config::ClientKey) -> Budgets {
+    let of = |budget: &config::Budget| {
+        let config::Budget { requests_per_day, requests_per_month, bytes_per_day, bytes_per_month } = *budget;
+        Budget { requests_per_day, requests_per_month, bytes_per_day, bytes_per_month }
+    };
+    let sources = key.source_budgets.iter().map(|(source, budget)| (source.as_str().into(), of(budget)));
+    Budgets { all: of(&key.budget), sources: sources.collect() }
 }
 
 fn amounts(limits: &config::Limits) -> Amounts {

@@ -72,7 +72,10 @@ impl<G: Gate> Connection<'_, G> {
             let old = reused.take();
             let fresh = old.is_none();
             let mut opened = match old {
-                Some(kept) => kept.opened,
+                Some(kept) => match self.context.gate.count_request(&admitted, &kept.opened) {
+                    Ok(()) => kept.opened,
+                    Err(refusal) => return self.refuse_exchange(&refusal, exchange).await,
+                },
                 None => {
                     let request = OpenRequest { target: &target, avoid: &avoid, early: exchange.early() };
                     match self.open(&caller, &admitted, request).await {

@@ -26,7 +26,7 @@ use super::framing::Version;
 use super::head::Scan;
 use super::response::{self, Asked, Response};
 use crate::gateway::client::{ClientStream, Inbox};
-use crate::gateway::failure::{AnswerFault, ClientFault, Failure};
+use crate::gateway::failure::{AnswerFault, ClientFault, Failure, Limited};
 use crate::gateway::gate::{Forwarder, Opened};
 use crate::gateway::relay::{Direction, Meter};
 
@@ -141,7 +141,7 @@ pub async fn exchange<L>(
     (sent_early, exit_fields): (bool, &str),
     meter: &impl Meter,
 ) -> ExchangeEnd {
-    let carrier = Carrier::new(meter, opened.idle, opened.rate.as_deref());
+    let carrier = Carrier::new(meter, opened.idle, opened.rate.as_deref(), opened.spend.as_ref());
     let progress = Progress {
         body_begun: AtomicBool::new(false),
         sent: AtomicBool::new(sent_early),
@@ -172,6 +172,7 @@ pub async fn exchange<L>(
             biased;
             end = &mut download => return end,
             stop = &mut upload, if sending => match stop {
+                UploadEnd::Budget => return over_budget(progress.answer_begun.load(Ordering::Relaxed), None),
                 // The target no longer reads the request, but it may have sent an answer before. So the direction from
                 // the target to the client continues, to read such an answer.
                 UploadEnd::Target => sending = false,
@@ -269,6 +270,7 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
             }
             match self.carrier.read_answer(&mut self.answer, &mut self.target).await {
                 Ok(true) => {}
+                Err(Stopped::Budget) => return Err(over_budget(false, None)), // only a write returns this
                 // Here the target has not answered at all, and the request may still succeed through another exit.
                 // Therefore the time limit for this wait may be shorter than the limits for other silences.
                 Err(Stopped::Silent)
@@ -329,11 +331,13 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
                     Ok(true) => continue,
                     Ok(false) if body.may_end_here() => break,
                     Err(Stopped::Silent) => return broken(AnswerFault::Timeout, body),
-                    Ok(false) | Err(Stopped::Broken) => return broken(AnswerFault::Incomplete, body),
+                    Ok(false) | Err(Stopped::Broken | Stopped::Budget) => return broken(AnswerFault::Incomplete, body),
                 },
             };
-            if self.carrier.write(&mut self.client, text, Direction::Down).await.is_err() {
-                return left();
+            match self.carrier.write(&mut self.client, text, Direction::Down).await {
+                Ok(()) => {}
+                Err(Stopped::Budget) => return over_budget(true, Some(body)),
+                Err(Stopped::Silent | Stopped::Broken) => return left(),
             }
             self.answer.consume(taken);
         }
@@ -345,7 +349,12 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
     }
 
     async fn send_client(&mut self, bytes: &[u8]) -> Result<(), ExchangeEnd> {
-        self.carrier.write(&mut self.client, bytes, Direction::Down).await.map_err(|_| left())
+        // If the budget is used up before the write, the client gets no byte of this head, and can get a 429 instead.
+        let begun = !self.carrier.is_over_budget();
+        self.carrier.write(&mut self.client, bytes, Direction::Down).await.map_err(|stopped| match stopped {
+            Stopped::Budget => over_budget(begun, None),
+            Stopped::Silent | Stopped::Broken => left(),
+        })
     }
 }
 
@@ -355,6 +364,17 @@ fn failed(failure: Failure) -> ExchangeEnd {
 
 fn left() -> ExchangeEnd {
     ExchangeEnd::Failed { failure: Failure::Client(ClientFault::Left), notice: Notice::Close }
+}
+
+/// The end of an exchange whose key has used up a budget. `begun` is true if the client may have received a part of the
+/// answer. `body` is the body of that answer, if its head was sent completely.
+fn over_budget(begun: bool, body: Option<Body>) -> ExchangeEnd {
+    let notice = match (begun, body) {
+        (false, _) => Notice::Answer,
+        (true, Some(Body::UntilClose)) => Notice::Reset,
+        (true, _) => Notice::Close,
+    };
+    ExchangeEnd::Failed { failure: Failure::Limited(Limited::Budget), notice }
 }
 
 fn broken(fault: AnswerFault, body: Body) -> ExchangeEnd {

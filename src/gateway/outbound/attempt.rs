@@ -153,6 +153,9 @@ impl Outbound {
         let avoid = [attempt.request.avoid, failed].concat();
         let attempt = Attempt { request: OpenRequest { avoid: &avoid, ..attempt.request }, ..*attempt };
         let Ok(mut next) = self.decide(&attempt) else { return false };
+        if Self::check_sources(&attempt, &next).is_err() {
+            return false;
+        }
         if !next.events.is_empty() {
             Box::pin(self.parts.state.make_durable(std::mem::take(&mut next.events))).await;
         }
@@ -346,6 +349,7 @@ impl Outbound {
             exit: facts,
             idle: self.terms.load().times.idle,
             rate: client.admission().rate(),
+            spend: client.spend(exit.id().source()),
             first_down: first,
             forwarder,
             // Only a dial through Tor sends the early bytes.

@@ -70,7 +70,7 @@ fn asked(outbound: &Outbound, username: &str, host: Option<&str>) -> String {
     let peer = "198.51.100.1:5000".parse().unwrap();
     let caller = Caller { listener: &listener, protocol: Protocol::Socks5, peer, client: peer, username };
     let host = host.map(|host| Host::parse(host).unwrap());
-    match outbound.wish(&caller, host.as_ref().map(|host| (host, Some(443)))) {
+    match outbound.wish(&caller, None, host.as_ref().map(|host| (host, Some(443)))) {
         Ok(wish) => wish.scope.to_string(),
         Err(refused) => format!("{}: {}", refused.failure.label(), refused.detail.as_deref().unwrap_or_default()),
     }
