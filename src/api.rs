@@ -132,6 +132,8 @@ pub struct Wiring {
     pub public_tester: Option<check::public::Handle>,
     /// Tests own addresses. `None` if the configuration has none.
     pub own_tester: Option<check::Handle>,
+    /// Tests the exits of upstream sources. `None` if the configuration has no such source.
+    pub upstream_tester: Option<check::Handle>,
     /// The sources of exits.
     pub sources: Sources,
     /// The names of the sources that are lists of public proxies.

@@ -6,9 +6,9 @@
 //! A check also records the address of an exit, as servers outside see it. The address that a relay announces may be
 //! another one.
 //!
-//! The code is pure (without I/O) except for two parts. An [`ExitDialer`] opens streams: [`TorExitDialer`], or a
-//! simulated dialer in tests. The loop in `check/worker.rs` passes messages between the running checks, the tester's
-//! state and [`crate::state`].
+//! The code is pure (without I/O) except for two parts. An [`ExitDialer`] opens streams: [`TorExitDialer`],
+//! [`UpstreamDialer`], or a simulated dialer in tests. The loop in `check/worker.rs` passes messages between the
+//! running checks, the tester's state and [`crate::state`].
 //!
 //! Next: `check/tester_state.rs` (which checks are due, and which results came back), `check/round.rs` (one check),
 //! `check/verdict.rs` (the verdict on one check), `check/evaluator.rs` (verdicts that need the results of other exits),
@@ -39,6 +39,7 @@ mod tamper_check;
 pub mod target_health;
 mod tester_state;
 mod tor_dialer;
+mod upstream_dialer;
 pub mod verdict;
 mod waiting;
 mod worker;
@@ -58,6 +59,7 @@ pub use self::own_dialer::OwnAddressDialer;
 pub use self::results::Checked;
 pub use self::settings::{BadSettings, CheckedSite, Settings, Tested};
 pub use self::tor_dialer::TorExitDialer;
+pub use self::upstream_dialer::UpstreamDialer;
 pub use self::worker::CheckBatch;
 
 use self::round::{Finding, Job};
@@ -145,18 +147,19 @@ impl Handle {
     }
 }
 
-/// A tester of Tor exits, or of own addresses. [`Tested`] says of which. There is at most one of each.
-pub type Tester<D> = Worker<TorExits<D>>;
+/// The tester of Tor exits, of own addresses, or of exits of upstream sources. [`Tested`] says of which. There is at most
+/// one of each.
+pub type Tester<D> = Worker<DialedExits<D>>;
 
-/// How Tor exits are tested.
-pub struct TorExits<D> {
+/// How exits are tested to which an [`ExitDialer`] opens streams.
+pub struct DialedExits<D> {
     dialer: D,
     settings: Arc<Settings>,
     geo: Geo,
     page_health: watch::Sender<Arc<[PageHealth]>>,
 }
 
-impl<D: ExitDialer> Worker<TorExits<D>> {
+impl<D: ExitDialer> Worker<DialedExits<D>> {
     /// Returns a tester of the exits in `state`, and the handle to request checks from it. `urgent` yields exits for
     /// which live requests wait.
     pub fn new(
@@ -167,13 +170,13 @@ impl<D: ExitDialer> Worker<TorExits<D>> {
         urgent: mpsc::Receiver<ExitId>,
     ) -> (Arc<Self>, Handle) {
         let (page_health, received) = watch::channel(Arc::from([]));
-        let kind = TorExits { dialer, settings: Arc::new(settings), geo, page_health };
+        let kind = DialedExits { dialer, settings: Arc::new(settings), geo, page_health };
         let (tester, requests) = Self::create(kind, state, urgent);
         (tester, Handle { requests, page_health: received })
     }
 }
 
-impl<D: ExitDialer> TesterKind for TorExits<D> {
+impl<D: ExitDialer> TesterKind for DialedExits<D> {
     type State = TesterState;
     const TASK: &'static str = "check";
 

@@ -50,6 +50,7 @@ mod tls;
 mod tor;
 mod tree;
 mod units;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -57,7 +58,7 @@ use std::time::Duration;
 
 pub use address::{Endpoint, PortRange};
 pub use api::Api;
-pub use check::{Check, CheckPublic, CheckTarget};
+pub use check::{Check, CheckPublic, CheckTarget, CheckUpstream};
 pub use choice::{Auth, Engine, Isolation, ListFormat, LogFormat, Rotate, Through};
 pub use diff::{Changes, diff};
 pub use direct::Direct;
@@ -72,6 +73,7 @@ pub use rule::{Rule, RuleAction};
 pub use source::{ExitAddresses, Onionoo, Proxifly, ProxyList, Sources};
 pub use tls::Tls;
 pub use tor::{Attach, Tor};
+pub use upstream::{ProxiesFrom, Upstream};
 
 use diff::FlatKeys;
 use findings::Findings;
@@ -159,12 +161,13 @@ impl Config {
             findings.fault("data_dir", what, "name a folder; exitgate creates it if it does not exist");
         }
         let groups = Groups::validate(&file.groups, findings);
+        // The sources come before the keys and the routes, because these may name an upstream source.
+        let sources = Sources::validate(&file.sources, file.gateway.allow_direct, findings);
         let gateway = Gateway::validate(&file.gateway, findings);
         let check = Check::validate(&file.check, findings);
         let context = route::RouteContext { gateway: &gateway, check: &check, groups: &groups, selectors };
         let routes = context.routes(file, findings);
         let api = Api::validate(&file.api, findings);
-        let allow_direct = gateway.allow_direct;
         let mut config = Self {
             data_dir: file.data_dir.clone(),
             log: Log::validate(&file.log, findings),
@@ -173,7 +176,7 @@ impl Config {
             gateway,
             api,
             tor: Tor::validate(&file.tor, findings),
-            sources: Sources::validate(&file.sources, allow_direct, findings),
+            sources,
             check,
             store: Store { keep_checks: file.store.keep_checks.0 },
             geo: Geo::validate(&file.geo, findings),
@@ -201,8 +204,10 @@ impl Config {
             let hint = "exitgate generates one and stores it in data_dir; to choose your own, set api.token_file";
             findings.warn("api.token", "is missing, and the API can be reached from other machines", hint);
         }
-        if !self.tor.enabled && !self.sources.any_public() && !self.gateway.allow_direct {
-            let hint = "enable tor or sources.proxifly, add a [[sources.list]], or set gateway.allow_direct = true";
+        let any_proxies = self.sources.any_public() || !self.sources.upstream.is_empty();
+        if !self.tor.enabled && !any_proxies && !self.gateway.allow_direct {
+            let hint = "enable tor or sources.proxifly, add a [[sources.list]] or a [[sources.upstream]], or set \
+                        gateway.allow_direct = true";
             findings.warn(
                 "tor.enabled",
                 "is false, and no other source of exits is enabled: every request will fail",

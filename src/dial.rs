@@ -7,8 +7,8 @@
 //! exit. A fault of the target would be the same through every exit, so the client gets the error. A fault of the
 //! engine (a tor process) means that this gateway itself failed.
 //!
-//! Next: `dial/tor.rs` (a Tor circuit that the gateway chose), `dial/public.rs` (a public proxy), `dial/direct.rs` (no
-//! exit).
+//! Next: `dial/tor.rs` (a Tor circuit that the gateway chose), `dial/public.rs` (a public proxy), `dial/upstream.rs`
+//! (a proxy of one's own), `dial/direct.rs` (no exit).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,13 +22,15 @@ mod address;
 pub mod direct;
 pub mod public;
 pub mod tor;
+pub mod upstream;
 
 /// A connection over which the caller can exchange bytes with the target.
 #[derive(Debug)]
 pub enum Stream {
     /// A TCP connection to the target itself or to a public proxy.
     Tcp(TcpStream),
-    /// A connection to the SOCKS port of an engine (a tor process).
+    /// A connection to the SOCKS port of an engine (a tor process), or to the task that encrypts the connection to a
+    /// proxy.
     Unix(UnixStream),
 }
 

@@ -1,8 +1,8 @@
-//! Exits: what the gateway knows about each Tor exit relay and each public proxy, and which exits are usable. The code
-//! here does no I/O.
+//! Exits: what the gateway knows about each Tor exit relay and each proxy, and which exits are usable. The code here
+//! does no I/O.
 //!
 //! Each exit has an [`ExitId`]. The id of a relay is its fingerprint. The id of a public proxy is its protocol and
-//! address.
+//! address. The id of a proxy of one's own is the name of its source and a hash (`exit/upstream.rs`).
 //!
 //! Checks observe the IP that sites see. This observed IP of an exit is stored apart from the announced IP, because the
 //! traffic of a relay often leaves from another address than the relay announces. The country of an exit and the
@@ -23,6 +23,7 @@ pub mod own;
 pub mod policy;
 pub mod public;
 mod slot;
+pub mod upstream;
 
 pub use catalog::Catalog;
 pub use facts::{Exit, Known, Listing, Verdict};
@@ -30,6 +31,7 @@ pub use load::Load;
 pub use moment::Moment;
 pub use public::{Abilities, Anonymity, Login, Offer, Through};
 pub use slot::Slot;
+pub use upstream::{ProxyTls, UpstreamId, UpstreamName, UpstreamProxy};
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -85,11 +87,19 @@ pub enum Source {
     Public,
     /// This machine's own address. This source is off unless `gateway.allow_direct` is true.
     Direct,
+    /// Proxies of one's own, from the entry of `[[sources.upstream]]` with this name.
+    Upstream(UpstreamName),
 }
 
 impl Source {
-    /// Every source, in the order in which lists show the sources.
-    pub const ALL: [Self; 3] = [Self::Tor, Self::Public, Self::Direct];
+    /// The sources that need no name, in the order in which lists show them.
+    pub const BUILT_IN: [Self; 3] = [Self::Tor, Self::Public, Self::Direct];
+
+    /// Returns the source of this name, if it is built in or the configuration has an upstream source of this name.
+    pub fn find(text: &str) -> Option<Self> {
+        let built_in = Self::BUILT_IN.into_iter().find(|source| source.as_str() == text);
+        built_in.or_else(|| UpstreamName::find(text).map(Self::Upstream))
+    }
 
     /// The name of the source in usernames, the API, logs and metric labels.
     pub fn as_str(self) -> &'static str {
@@ -97,11 +107,12 @@ impl Source {
             Self::Tor => "tor",
             Self::Public => "public",
             Self::Direct => "direct",
+            Self::Upstream(name) => name.as_str(),
         }
     }
 }
 
-/// The protocol of a public proxy.
+/// The protocol of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
     /// An HTTP proxy. The gateway sends CONNECT, or a request with an absolute URL if the proxy refuses CONNECT.
@@ -134,6 +145,7 @@ pub struct PublicId {
 pub enum ExitId {
     Tor(Fingerprint),
     Public(Arc<PublicId>),
+    Upstream(Arc<UpstreamId>),
     /// This machine, with the address that the operating system chooses.
     Direct,
     /// One of the own addresses of this machine from `sources.direct.bind`.
@@ -148,6 +160,7 @@ impl ExitId {
         match self {
             Self::Tor(_) | Self::Onion => Source::Tor,
             Self::Public(_) => Source::Public,
+            Self::Upstream(id) => Source::Upstream(id.source),
             Self::Direct | Self::Own(_) => Source::Direct,
         }
     }
@@ -161,11 +174,13 @@ impl ExitId {
 }
 
 impl fmt::Display for ExitId {
-    /// Writes a relay's fingerprint, a public proxy's URL, `direct`, `direct://` and an own address, or `onion`.
+    /// Writes a relay's fingerprint, a public proxy's URL, the source and key of a proxy of one's own, `direct`,
+    /// `direct://` and an own address, or `onion`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tor(fingerprint) => write!(f, "{fingerprint}"),
             Self::Public(public) => write!(f, "{}://{}", public.protocol.as_str(), public.addr),
+            Self::Upstream(id) => write!(f, "{id}"),
             Self::Direct => f.write_str("direct"),
             Self::Own(ip) => f.write_str(&own::id(*ip)),
             Self::Onion => f.write_str("onion"),

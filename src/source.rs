@@ -10,7 +10,7 @@
 //!
 //! Next: `source/relays.rs` starts the sources of Tor relays; `source/onionoo.rs`, `source/exit_list.rs` and
 //! `source/consensus.rs` are these sources; `source/merge.rs` merges their data into one list. `source/public.rs`
-//! starts and merges the lists of public proxies.
+//! starts and merges the lists of public proxies. `source/upstream.rs` reads lists of proxies of one's own.
 //!
 //! To add a source: write its parser ([`Parse`]) or its requests (the trait `Request` in `source/poll.rs`) in a new
 //! file of the folder `source`, add its settings to `config/schema.rs` and `config/source.rs`, and then, for Tor
@@ -31,6 +31,7 @@ pub mod poll;
 pub mod proxifly;
 pub mod public;
 pub mod relays;
+pub mod upstream;
 
 use time::PrimitiveDateTime;
 use time::format_description::BorrowedFormatItem;

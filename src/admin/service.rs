@@ -125,6 +125,7 @@ impl RouteService {
             Source::Tor => rules.tor,
             Source::Public => rules.public,
             Source::Direct => rules.allow_direct,
+            Source::Upstream(_) => true, // a name is known only if the configuration has the source
         });
         let free = funnel.steps.last().map_or(0, |(_, free)| *free);
         let enough = why != Why::Exclusive || free + untested(&state.load(), route) >= many;

@@ -7,23 +7,26 @@ use super::error::BadField;
 use crate::exit::Source;
 use crate::route::selector::{Selector, Words};
 
-/// A source of exits.
+/// A source of exits: `tor`, `public`, `direct`, or the name of an upstream source of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[schema(as = SourceName)]
-pub enum SourceChoice {
-    Tor,
-    Public,
-    Direct,
+#[serde(try_from = "String", into = "String")]
+#[schema(as = SourceName, value_type = String, example = "tor")]
+pub struct SourceChoice(pub Source);
+
+impl TryFrom<String> for SourceChoice {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        let unknown = || {
+            format!("`{name}` is no source; write tor, public, direct, or the name of an entry of [[sources.upstream]]")
+        };
+        Source::find(&name).map(Self).ok_or_else(unknown)
+    }
 }
 
-impl From<SourceChoice> for Source {
+impl From<SourceChoice> for String {
     fn from(choice: SourceChoice) -> Self {
-        match choice {
-            SourceChoice::Tor => Self::Tor,
-            SourceChoice::Public => Self::Public,
-            SourceChoice::Direct => Self::Direct,
-        }
+        choice.0.as_str().to_owned()
     }
 }
 
@@ -40,7 +43,7 @@ impl SourceFields<'_> {
     /// `allow_direct` is true if routes may use this machine's own address.
     pub(super) fn validate(&self, words: &Words, allow_direct: bool) -> Result<(), BadField> {
         let Self { sources, fallback, selector } = self;
-        if sources.contains(&SourceChoice::Direct) && !allow_direct {
+        if sources.contains(&SourceChoice(Source::Direct)) && !allow_direct {
             return Err(BadField::new("source", "names `direct`, which gateway.allow_direct does not allow"));
         }
         if sources.iter().enumerate().any(|(at, source)| sources[..at].contains(source)) {

@@ -17,7 +17,6 @@ use super::error::BadField;
 use super::rule_spec::{self, RuleSpec};
 use super::source_spec::{SourceChoice, SourceFields};
 use crate::config::Config;
-use crate::exit::Source;
 use crate::route::policy::{Auth, Engine};
 use crate::route::selector::{Mode, RouteName, Selector, SourcePick, Words};
 use crate::route::{IsolateBy, Policy, RouteTable};
@@ -357,7 +356,7 @@ impl RouteSpec {
                 Some(IsolationChoice::Target) => IsolateBy::Target,
             },
             allow: self.allow.clone().unwrap_or_else(|| defaults.allow.clone()),
-            sources: self.source.iter().flatten().map(|source| Source::from(*source)).collect(),
+            sources: self.source.iter().flatten().map(|source| source.0).collect(),
             fallback: self.fallback.unwrap_or(defaults.fallback),
             hops: self.hops.unwrap_or(defaults.hops),
             ipv6: self.ipv6.unwrap_or(defaults.ipv6),

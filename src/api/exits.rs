@@ -26,7 +26,7 @@ use super::timestamp::Timestamp;
 use crate::check::{Checked, condemnation, pardon};
 use crate::exit::catalog::Count;
 use crate::exit::country::Country;
-use crate::exit::{Exit, ExitId, Moment, Protocol, PublicId, Source, Verdict};
+use crate::exit::{Exit, ExitId, Moment, Protocol, PublicId, Source, UpstreamId, UpstreamName, Verdict};
 use crate::state::{Change, Snapshot};
 
 /// How long a caller waits for the result of a check. Not tuned: several times the time limit of one check.
@@ -66,7 +66,7 @@ pub(super) struct ExitView {
     latency_ms: Option<u64>,
     passed: Vec<String>,
     streams: u32,
-    /// A username that uses this exit alone; null while no check has seen the address of a public proxy.
+    /// A username that uses this exit alone; null while no check has seen the address of a proxy.
     username: Option<String>,
 }
 
@@ -104,6 +104,10 @@ fn username(exit: &Exit) -> Option<String> {
         ExitId::Public(_) => {
             let ip = exit.ip()?.to_string().replace(':', "_");
             Some(format!("any-exit-{ip}-source-public"))
+        }
+        ExitId::Upstream(id) => {
+            let ip = exit.ip()?.to_string().replace(':', "_");
+            Some(format!("any-exit-{ip}-source-{}", id.source.as_str()))
         }
         ExitId::Direct => Some("any-source-direct".to_owned()),
         ExitId::Own(ip) => Some(format!("any-exit-{}-source-direct", ip.to_string().replace(':', "_"))),
@@ -202,7 +206,7 @@ pub(super) struct Countries {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ExitQuery {
-    /// `tor`, `public` or `direct`.
+    /// `tor`, `public`, `direct`, or the name of an upstream source.
     source: Option<String>,
     /// Two letters, or `??` for exits of an unknown country.
     country: Option<String>,
@@ -227,8 +231,8 @@ impl Filter {
     fn read(query: &ExitQuery) -> Result<Self, ApiError> {
         let wrong = |field: &str, want: &str| bad_query(format!("`{field}` {want}")).with(json!({ "field": field }));
         let source = query.source.as_deref().map(|text| {
-            let found = Source::ALL.into_iter().find(|source| source.as_str() == text);
-            found.ok_or_else(|| wrong("source", "is `tor`, `public` or `direct`"))
+            let want = "is `tor`, `public`, `direct`, or the name of an upstream source";
+            Source::find(text).ok_or_else(|| wrong("source", want))
         });
         let country = query.country.as_deref().map(|text| {
             Country::parse(text)
@@ -270,7 +274,9 @@ pub(super) fn read_id(text: &str) -> Option<ExitId> {
     if let Some(direct) = ExitId::parse_direct(text) {
         return Some(direct);
     }
-    let (scheme, addr) = text.split_once("://")?;
+    let Some((scheme, addr)) = text.split_once("://") else {
+        return UpstreamId::parse(text, UpstreamName::find).map(|id| ExitId::Upstream(Arc::new(id)));
+    };
     let protocols = [Protocol::Http, Protocol::Socks4, Protocol::Socks5];
     let protocol = protocols.into_iter().find(|protocol| protocol.as_str() == scheme)?;
     Some(ExitId::Public(Arc::new(PublicId { protocol, addr: addr.parse().ok()? })))
@@ -335,6 +341,10 @@ pub(super) async fn check(State(wiring): State<Wiring>, Named(id): Named, _: Not
         match (exit.source(), &wiring.tester, &wiring.public_tester, &wiring.own_tester) {
             (Source::Public, _, Some(tester), _) => tester.force(exit.clone()).await,
             (Source::Tor, Some(tester), ..) | (Source::Direct, .., Some(tester)) => tester.force(exit.clone()).await,
+            (Source::Upstream(_), ..) => match &wiring.upstream_tester {
+                Some(tester) => tester.force(exit.clone()).await,
+                None => None,
+            },
             _ => None,
         }
     };

@@ -11,6 +11,7 @@ mod own;
 mod recall;
 pub(super) mod routes;
 pub(super) mod settings;
+mod upstream;
 mod workers;
 
 use std::net::SocketAddr;
@@ -351,10 +352,11 @@ fn wiring(
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
     let public = config.sources.any_public();
+    let upstream: Vec<_> = config.sources.upstream.iter().map(|source| source.name).collect();
     let engines = tor.clone();
     Wiring {
         metrics: Arc::new(move || telemetry.render()),
-        readiness: Arc::new(move || exits::readiness(&readable, engines.as_ref(), direct, public)),
+        readiness: Arc::new(move || exits::readiness(&readable, engines.as_ref(), (direct, public), &upstream)),
         draining: Arc::default(),
         reload,
         state: state.clone(),
@@ -362,6 +364,7 @@ fn wiring(
         tester: started.tester,
         public_tester: started.public_tester,
         own_tester: started.own_tester,
+        upstream_tester: started.upstream_tester,
         sources: started.sources,
         lists: started.lists,
         public_list: config.sources.any_public().then(|| api::list::ListCache::new(state)),

@@ -140,6 +140,9 @@ pub fn wanted(inputs: &Inputs<'_>) -> HashMap<ExitId, Want> {
             add(inputs.tested, &mut groups, &wish.selector, &wish.policy, 0, None);
         }
     }
+    if inputs.tested == Tested::Upstream {
+        want_unplaced(inputs, &mut all);
+    }
     for (key, group) in &groups {
         yielding::yield_if_due();
         fill(inputs, key, group, &taken, &mut all);
@@ -147,12 +150,22 @@ pub fn wanted(inputs: &Inputs<'_>) -> HashMap<ExitId, Want> {
     all
 }
 
+/// Wants each untested exit of one's own whose country is unknown. Otherwise no route for a country could ever use the
+/// exit, because only a check shows in which country it leaves. Exits whose country is known are tested when a route
+/// needs them.
+fn want_unplaced(inputs: &Inputs<'_>, all: &mut HashMap<ExitId, Want>) {
+    let catalog = &inputs.snapshot.catalog;
+    let untested = catalog.untested().and(&inputs.order.testable);
+    let unplaced = inputs.order.of(&untested, catalog).filter(|exit| !exit.country().is_known());
+    unplaced.for_each(|exit| raise(all, exit.id(), Want::Reserve));
+}
+
 fn groups(inputs: &Inputs<'_>, has_pin: impl Fn(&str) -> bool) -> HashMap<Key, Group> {
     let lately = |used: Moment| inputs.now.since(used) < IN_USE;
     let mut groups = HashMap::new();
     let defaults = inputs.snapshot.routes.defaults();
-    if let Some(any) = any(inputs.snapshot) {
-        let sources = sources(inputs.tested, &Source::ALL);
+    if let Some(any) = any(inputs.snapshot).filter(|_| inputs.tested != Tested::Upstream) {
+        let sources = sources(inputs.tested, &Source::BUILT_IN);
         let key = Key { selector: any, sources, check: defaults.check.clone(), strict: false };
         groups.insert(key, Group { reserve: STANDING, ..Group::default() });
     }

@@ -1,5 +1,5 @@
-//! The settings of the tester of Tor exits, which are made from the configuration. URLs are parsed and certificates are
-//! read here.
+//! The settings of the testers of Tor exits and of exits of one's own, which are made from the configuration. URLs are
+//! parsed and certificates are read here.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,18 +12,20 @@ use tokio_rustls::TlsConnector;
 
 use super::probe::{BadPage, Page, connector};
 use super::{schedule, verdict};
-use crate::config::{Check, CheckTarget};
+use crate::config::{Check, CheckTarget, CheckUpstream};
 use crate::exit::Source;
 use crate::net::{BadTarget, Host};
 use crate::route::Site;
 
-/// Which exits a tester tests. Tor exits and own addresses have a tester each, with the same code.
+/// Which exits a tester tests. Each kind has a tester of its own, with the same code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tested {
-    /// Tor exit relays.
+    /// Tor exit relays. Checks cost nothing, and nobody vouches for an exit.
     Tor,
     /// The addresses of this machine in `sources.direct.bind`.
     Own,
+    /// The exits of upstream sources, which the operator owns or pays for. Checks cost paid bytes.
+    Upstream,
 }
 
 impl Tested {
@@ -31,11 +33,12 @@ impl Tested {
         match self {
             Self::Tor => source == Source::Tor,
             Self::Own => source == Source::Direct,
+            Self::Upstream => matches!(source, Source::Upstream(_)),
         }
     }
 }
 
-/// How Tor exits, or own addresses, are tested.
+/// How exits of one kind are tested.
 #[derive(Clone)]
 pub struct Settings {
     pub tested: Tested,
@@ -136,6 +139,17 @@ impl Settings {
     /// Makes the settings for own addresses. Their checks go to the same pages, at the same times.
     pub fn of_own(check: &Check) -> Result<Self, BadSettings> {
         Ok(Self { tested: Tested::Own, ..Self::of(check)? })
+    }
+
+    /// Makes the settings for exits of one's own. A check that passes makes one echo request and fetches one canary,
+    /// because each request costs paid bytes. A second echo request follows only if the first one failed.
+    pub fn of_upstream(check: &Check) -> Result<Self, BadSettings> {
+        let settings = Self::of(check)?;
+        let CheckUpstream { every, stale_after, concurrency } = check.upstream;
+        let concurrency = concurrency.get() as usize;
+        let schedule = schedule::Terms { every, stale_after, concurrency, ..settings.schedule };
+        let terms = verdict::Terms { probes: 2, passes: 1 };
+        Ok(Self { tested: Tested::Upstream, terms, schedule, stale_after, ..settings })
     }
 }
 

@@ -160,9 +160,9 @@ pub(super) struct RouteOptions {
     /// Require a key on its port, or not
     #[arg(long)]
     auth: Option<AuthChoice>,
-    /// Sources of exits in order of preference: tor,public
+    /// Sources of exits in order of preference: tor, public, direct, or names of upstream sources
     #[arg(long, value_name = "SOURCE", value_delimiter = ',')]
-    source: Vec<SourceChoice>,
+    source: Vec<String>,
     /// Use a later source only while the earlier ones have no exit: true or false
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     fallback: Option<bool>,
@@ -172,23 +172,6 @@ pub(super) struct RouteOptions {
     /// direct.
     #[arg(long, value_name = "RULE", value_parser = rule::parse)]
     rule: Vec<Value>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum SourceChoice {
-    Tor,
-    Public,
-    Direct,
-}
-
-impl SourceChoice {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Tor => "tor",
-            Self::Public => "public",
-            Self::Direct => "direct",
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -255,8 +238,7 @@ impl RouteOptions {
         put(body, "engine", self.engine.map(|it| if matches!(it, EngineChoice::Own) { "own" } else { "shared" }));
         put(body, "isolation", self.isolation.map(IsolationChoice::as_str));
         put(body, "allow", Some(self.allow).filter(|nets| !nets.is_empty()));
-        let sources: Vec<_> = self.source.into_iter().map(SourceChoice::as_str).collect();
-        put(body, "source", Some(sources).filter(|sources| !sources.is_empty()));
+        put(body, "source", Some(self.source).filter(|sources| !sources.is_empty()));
         put(body, "fallback", self.fallback);
         put(body, "rules", Some(self.rule).filter(|rules| !rules.is_empty()));
         put(body, "auth", self.auth.map(|auth| if matches!(auth, AuthChoice::Open) { "open" } else { "key" }));

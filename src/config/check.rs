@@ -46,6 +46,8 @@ pub struct Check {
     pub echo_per_hour: f64,
     /// The settings for tests of public proxies (`[check.public]`).
     pub public: CheckPublic,
+    /// The settings for tests of exits of one's own (`[check.upstream]`).
+    pub upstream: CheckUpstream,
 }
 
 /// A page that is fetched through exits, and the answer that a good exit must get.
@@ -101,6 +103,17 @@ pub struct CheckPublic {
     pub most: NonZeroU32,
 }
 
+/// The settings of `[check.upstream]`: how exits of one's own are tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckUpstream {
+    /// The time between two checks of the same exit.
+    pub every: Duration,
+    /// The age after which the result of a check no longer counts. Longer than `every`.
+    pub stale_after: Duration,
+    /// The largest number of checks at the same time.
+    pub concurrency: NonZeroU32,
+}
+
 impl Check {
     /// Returns the check target of this name.
     pub fn target(&self, name: &str) -> Option<&CheckTarget> {
@@ -128,8 +141,22 @@ impl Check {
             ban_for: file.ban_for.0,
             echo_per_hour: file.echo_per_hour,
             public: public(&file.public, findings),
+            upstream: upstream(&file.upstream, findings),
         }
     }
+}
+
+fn upstream(file: &schema::CheckUpstream, findings: &mut Findings) -> CheckUpstream {
+    if file.stale_after.0 <= file.every.0 && findings.is_sound(&"check.upstream.every".into()) {
+        let what = format!(
+            "is {}, which is not longer than check.upstream.every ({})",
+            file.stale_after.0.write(),
+            file.every.0.write()
+        );
+        findings.fault("check.upstream.stale_after", what, "raise it to several times check.upstream.every");
+    }
+    let concurrency = file.concurrency.positive();
+    CheckUpstream { every: file.every.0, stale_after: file.stale_after.0, concurrency }
 }
 
 fn public(file: &schema::CheckPublic, findings: &mut Findings) -> CheckPublic {

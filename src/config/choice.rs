@@ -1,5 +1,6 @@
 //! Types for keys whose value is one of a few words, such as `auth = "open"`.
 
+use super::text_value::TextValue;
 use crate::exit::{Protocol, Source};
 
 /// The format of log lines on standard error.
@@ -107,21 +108,57 @@ impl From<ListProtocol> for Protocol {
     }
 }
 
-/// The words for a [`Source`] in the configuration file.
+/// The kinds of upstream sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum RouteSource {
-    Tor,
-    Public,
-    Direct,
+pub(super) enum UpstreamKind {
+    /// A list of proxies.
+    List,
 }
 
-impl From<RouteSource> for Source {
-    fn from(written: RouteSource) -> Self {
-        match written {
-            RouteSource::Tor => Self::Tor,
-            RouteSource::Public => Self::Public,
-            RouteSource::Direct => Self::Direct,
+/// The words for the protocol of proxies of an upstream source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum UpstreamProtocol {
+    Http,
+    /// An HTTP proxy to which the connection is encrypted with TLS.
+    Https,
+    Socks4,
+    Socks5,
+}
+
+impl UpstreamProtocol {
+    /// The URL scheme of the protocol.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Socks4 => "socks4",
+            Self::Socks5 => "socks5",
         }
+    }
+}
+
+/// A source in the list `source` of a route, as it is written: a built-in source, or the name of an upstream source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RouteSource(Box<str>);
+
+impl RouteSource {
+    /// Returns the source. Returns `None` if there is no source of this name. Must be called after the upstream sources
+    /// were validated.
+    pub(super) fn source(&self) -> Option<Source> {
+        Source::find(&self.0)
+    }
+}
+
+impl TextValue for RouteSource {
+    const WANT: &'static str = "\"tor\", \"public\", \"direct\", or the name of an entry of [[sources.upstream]]";
+
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(Self(text.into()))
+    }
+
+    fn write(&self) -> String {
+        self.0.to_string()
     }
 }

@@ -274,9 +274,8 @@ fn source_budgets(
     at: &KeyPath,
     findings: &mut Findings,
 ) -> BTreeMap<String, Budget> {
-    let known = Source::ALL.map(Source::as_str);
-    for source in written.keys().filter(|source| !known.contains(&source.as_str())) {
-        let hint = format!("write one of {}", known.join(", "));
+    for source in written.keys().filter(|source| Source::find(source).is_none()) {
+        let hint = "write tor, public, direct, or the name of an entry of [[sources.upstream]]";
         findings.fault(at.key("source_budgets"), format!("has the unknown source {source:?}"), hint);
     }
     written.iter().map(|(source, written)| (source.clone(), budget(written))).collect()

@@ -8,14 +8,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::check::is_name;
-use super::choice::{Auth, Engine, Isolation};
+use super::choice::{Auth, Engine, Isolation, RouteSource};
 use super::deserialize::nearest;
 use super::findings::Findings;
 use super::gateway::networks;
 use super::key_path::KeyPath;
 use super::listen_address::is_local;
 use super::rule::{Rule, RuleContext, check_routes};
-use super::text_value::Text;
+use super::text_value::{Text, TextValue as _};
 use super::{Check, Gateway, Groups, SelectorCheck, schema};
 use crate::exit::Source;
 
@@ -99,7 +99,7 @@ impl RouteContext<'_> {
         Route {
             name: name.to_owned(),
             selector: selector.to_owned(),
-            source: written.source.iter().map(|(_, source)| (*source).into()).collect(),
+            source: written.source.iter().filter_map(|(_, Text(source))| source.source()).collect(),
             fallback: written.fallback,
             port: written.port.and_then(|port| u16::try_from(port.0).ok()).and_then(NonZeroU16::new),
             pool: written.pool.map_or(self.gateway.pool, |pool| pool.positive()),
@@ -175,7 +175,11 @@ impl RouteContext<'_> {
     }
 
     fn check_source(&self, written: &schema::Route, at: &KeyPath, findings: &mut Findings) {
-        let direct = written.source.iter().any(|(_, source)| Source::from(*source) == Source::Direct);
+        for (_, Text(source)) in written.source.iter().filter(|(_, Text(source))| source.source().is_none()) {
+            let hint = format!("write {}", RouteSource::WANT);
+            findings.fault(at.key("source"), format!("contains {:?}", source.write()), hint);
+        }
+        let direct = written.source.iter().any(|(_, Text(source))| source.source() == Some(Source::Direct));
         if direct && !self.gateway.allow_direct && findings.is_sound(&"gateway.allow_direct".into()) {
             let hint = "set gateway.allow_direct = true if sites may see this machine's own address";
             findings.fault(at.key("source"), "contains \"direct\", which is turned off", hint);

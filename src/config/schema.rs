@@ -17,7 +17,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::address::{Endpoint, PortRange, Status};
-use super::choice::{Auth, Engine, Isolation, ListFormat, ListProtocol, LogFormat, Rotate, RouteSource, Through};
+use super::choice::{
+    Auth, Engine, Isolation, ListFormat, ListProtocol, LogFormat, Rotate, RouteSource, Through, UpstreamKind,
+    UpstreamProtocol,
+};
 use super::secret::Hidden;
 use super::text_value::{List, OneOrMany, Text};
 use super::units::{Bytes, DurationOrNever, Int, MaybeZero};
@@ -177,6 +180,7 @@ section!(Sources {
     proxifly: Proxifly,
     direct: Direct,
     list: List<SourceList>,
+    upstream: List<SourceUpstream>,
 });
 
 section!(Direct { bind: List<Text<IpNet>>, per_network: Int<1, 10_000> = Int(64), });
@@ -211,6 +215,18 @@ section!(SourceList {
     through: Through = Through::Direct,
 });
 
+section!(SourceUpstream {
+    name: Option<String>,
+    kind: UpstreamKind = UpstreamKind::List,
+    proxies: List<Hidden>,
+    file: Option<PathBuf>,
+    url: Option<Hidden>,
+    every: Text<Duration> = minutes(60),
+    protocol: UpstreamProtocol = UpstreamProtocol::Http,
+    allow_private: bool,
+    ca_file: Option<PathBuf>,
+});
+
 section!(Check {
     echo: List<Text<Uri>> = ECHOES.into_iter().map(url).collect(),
     canary: List<Text<Uri>> = CANARIES.into_iter().map(url).collect(),
@@ -226,6 +242,7 @@ section!(Check {
     ban_for: Text<Duration> = minutes(60),
     echo_per_hour: f64 = 500.0,
     public: CheckPublic,
+    upstream: CheckUpstream,
 });
 
 section!(CheckTarget {
@@ -255,6 +272,12 @@ section!(CheckPublic {
     most: Int<1, 1_000_000> = Int(50_000),
 });
 
+section!(CheckUpstream {
+    every: Text<Duration> = minutes(6 * 60),
+    stale_after: Text<Duration> = days(1),
+    concurrency: Int<1, 100_000> = Int(20),
+});
+
 section!(Store { keep_checks: Text<Duration> = days(14), });
 
 section!(Geo { mmdb: Option<PathBuf>, });
@@ -262,7 +285,7 @@ section!(Geo { mmdb: Option<PathBuf>, });
 section!(Route {
     name: Option<String>,
     selector: Option<String>,
-    source: List<RouteSource>,
+    source: List<Text<RouteSource>>,
     fallback: bool,
     port: Option<Int<1, 65_535>>,
     pool: Option<Int<1, 10_000>>,
@@ -413,6 +436,10 @@ mod tests {
             (
                 serde_json::to_value(SourceList::default()),
                 serde_json::to_value(file.sources.list.iter().next().unwrap().1),
+            ),
+            (
+                serde_json::to_value(SourceUpstream::default()),
+                serde_json::to_value(file.sources.upstream.iter().next().unwrap().1),
             ),
             (
                 serde_json::to_value(CheckTarget::default()),

@@ -10,6 +10,7 @@ use super::findings::Findings;
 use super::key_path::KeyPath;
 use super::schema;
 use super::text_value::{List, Text, TextValue as _};
+use super::upstream::{self, Upstream};
 use crate::exit::Protocol;
 
 /// The settings of `[sources]`.
@@ -22,6 +23,8 @@ pub struct Sources {
     pub direct: Direct,
     /// Other lists of public proxies. Each has a different name.
     pub lists: Vec<ProxyList>,
+    /// Proxies that the operator owns or pays for. Each source has a different name.
+    pub upstream: Vec<Upstream>,
 }
 
 /// The settings for an Onionoo server, which lists Tor relays with their exit addresses.
@@ -75,7 +78,11 @@ const HOURLY: Duration = Duration::from_hours(1);
 
 impl Sources {
     pub(super) fn validate(file: &schema::Sources, allow_direct: bool, findings: &mut Findings) -> Self {
+        let lists = lists(&file.list, findings);
+        let taken: Vec<&str> = lists.iter().map(|list| list.name.as_str()).chain(["onionoo", "proxifly"]).collect();
+        let upstream = upstream::validate(&file.upstream, &taken, findings);
         Self {
+            upstream,
             onionoo: onionoo(&file.onionoo, findings),
             exit_addresses: ExitAddresses {
                 enabled: file.exit_addresses.enabled,
@@ -90,7 +97,7 @@ impl Sources {
                 through: file.proxifly.through,
             },
             direct: Direct::validate(&file.direct, allow_direct, findings),
-            lists: lists(&file.list, findings),
+            lists,
         }
     }
 

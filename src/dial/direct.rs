@@ -47,11 +47,24 @@ pub async fn dial(
         return connected(SocketAddr::new(ip, target.port), from, deadline).await;
     };
     let resolved = timeout_at(deadline, resolve(name, target.port)).await.map_err(|_| TargetFault::NameFailed)??;
-    let addresses = of_family(allowed(resolved, rules)?, from)?;
+    let addresses = of_family(allowed(resolved, |addr| rules.address(addr).is_ok())?, from)?;
     match addresses[..] {
         [one] => connected(one, from, deadline).await,
         _ => timeout_at(deadline, race(&addresses, from)).await.map_err(|_| TargetFault::Timeout)?,
     }
+}
+
+/// Opens a connection to a proxy. A host name is resolved, and each of its addresses is checked against the rules for
+/// proxies ([`Rules::peer`]) before the connection.
+pub(super) async fn dial_proxy(proxy: &Target, rules: &Rules, deadline: Instant) -> Result<Stream, DialError> {
+    let resolved = match &proxy.host {
+        Host::Ip(ip) => vec![SocketAddr::new(*ip, proxy.port)],
+        Host::Name(name) => {
+            timeout_at(deadline, resolve(name, proxy.port)).await.map_err(|_| TargetFault::NameFailed)??
+        }
+    };
+    let addresses = allowed(resolved, |addr| rules.peer(addr).is_ok())?;
+    timeout_at(deadline, race(&addresses, None)).await.map_err(|_| TargetFault::Timeout)?
 }
 
 async fn connected(addr: SocketAddr, from: Option<IpAddr>, deadline: Instant) -> Result<Stream, DialError> {
@@ -66,15 +79,16 @@ fn of_family(addresses: Vec<SocketAddr>, from: Option<IpAddr>) -> Result<Vec<Soc
     if same.is_empty() { Err(ExitFault::Policy.into()) } else { Ok(same) }
 }
 
-/// Returns the addresses that the rules allow, IPv4 and IPv6 alternating. If no address is allowed, returns an error.
-fn allowed(resolved: Vec<SocketAddr>, rules: &Rules) -> Result<Vec<SocketAddr>, TargetFault> {
+/// Returns the addresses for which `allows` returns true, IPv4 and IPv6 alternating. If no address is allowed, returns
+/// an error.
+fn allowed(resolved: Vec<SocketAddr>, allows: impl Fn(SocketAddr) -> bool) -> Result<Vec<SocketAddr>, TargetFault> {
     if resolved.is_empty() {
         return Err(TargetFault::NoSuchName);
     }
     let mut left: Vec<SocketAddr> = resolved
         .into_iter()
         .map(|addr| SocketAddr::new(addr.ip().to_canonical(), addr.port()))
-        .filter(|addr| rules.address(*addr).is_ok())
+        .filter(|addr| allows(*addr))
         .collect();
     let mut ordered = Vec::with_capacity(MOST_ADDRESSES);
     while !left.is_empty() && ordered.len() < MOST_ADDRESSES {

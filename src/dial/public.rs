@@ -23,7 +23,7 @@ use crate::limit::target::Rules;
 use crate::net::{Host, Target};
 use crate::tor::Tor;
 
-mod http;
+pub(super) mod http;
 mod socks;
 
 pub use http::authorization;
@@ -152,16 +152,21 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
     target: &Target,
 ) -> Result<Vec<u8>, DialError> {
     match way.id.protocol {
-        Protocol::Http => connect_by_http(stream, way.login, target).await,
+        Protocol::Http => {
+            connect_by_http(stream, way.login, target, |status, _| Ok(http::status_result(status)?)).await
+        }
         Protocol::Socks4 => socks4(stream, way.login, target).await.map(|()| Vec::new()),
         Protocol::Socks5 => socks5(stream, way.login, target).await.map(|()| Vec::new()),
     }
 }
 
-async fn connect_by_http<S: AsyncRead + AsyncWrite + Unpin>(
+/// Sends a CONNECT request. `judge` maps the status and the head of the answer to success or a fault. Returns bytes of
+/// the target that were received directly after the proxy's answer.
+pub(super) async fn connect_by_http<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     login: Option<&Login>,
     target: &Target,
+    judge: impl Fn(u16, &[u8]) -> Result<(), DialError>,
 ) -> Result<Vec<u8>, DialError> {
     send(stream, &http::connect(target, login)).await?;
     let mut answer = http::Answer::default();
@@ -172,12 +177,12 @@ async fn connect_by_http<S: AsyncRead + AsyncWrite + Unpin>(
             return Err(ExitFault::Died.into());
         }
         if let Some((status, rest)) = answer.take(&piece[..count]).map_err(|http::Garbage| ExitFault::Refused)? {
-            return http::status_result(status).map(|()| rest).map_err(DialError::from);
+            return judge(status, answer.head()).map(|()| rest);
         }
     }
 }
 
-async fn socks4<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn socks4<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     login: Option<&Login>,
     target: &Target,
@@ -193,16 +198,32 @@ async fn socks5<S: AsyncRead + AsyncWrite + Unpin>(
     login: Option<&Login>,
     target: &Target,
 ) -> Result<(), DialError> {
+    socks5_login(stream, login).await?;
+    socks5_connect(stream, target).await
+}
+
+/// Sends the SOCKS5 greeting, and the login if the proxy requires one.
+pub(super) async fn socks5_login<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    login: Option<&Login>,
+) -> Result<(), DialError> {
     send(stream, socks::greeting(login)).await?;
     match (read::<2, S>(stream).await?, login) {
-        ([5, 0], _) => {}
+        ([5, 0], _) => Ok(()),
         ([5, 2], Some(login)) => {
             send(stream, &socks::login(login).ok_or(ExitFault::Refused)?).await?;
             let [_, code] = read::<2, S>(stream).await?;
-            (code == 0).then_some(()).ok_or(ExitFault::Refused)?;
+            Ok((code == 0).then_some(()).ok_or(ExitFault::Refused)?)
         }
-        _ => return Err(ExitFault::Refused.into()),
+        _ => Err(ExitFault::Refused.into()),
     }
+}
+
+/// Sends the SOCKS5 request for the target, after the login.
+pub(super) async fn socks5_connect<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    target: &Target,
+) -> Result<(), DialError> {
     send(stream, &socks::request5(target)).await?;
     let head = read::<4, S>(stream).await?;
     socks::result5(head)?;

@@ -58,7 +58,7 @@ pub struct Catalog {
     with_asn: Arc<Bits>,
     by_ip: Arc<HashMap<IpAddr, Vec<Slot>>>,
     by_check: Arc<BTreeMap<Arc<str>, Arc<Bits>>>,
-    by_source: [Arc<Bits>; 3],
+    by_source: Arc<BTreeMap<Source, Arc<Bits>>>,
     /// Exits by allowed port: the first index is for IPv4 targets, the second for IPv6 targets.
     ports: [Arc<Ports>; 2],
     alive: Arc<Bits>,
@@ -259,14 +259,11 @@ impl Catalog {
     /// The exits that match a filter. Unusable exits are included.
     pub fn matching(&self, filter: &Filter<'_>) -> Bits {
         let mut bits = Bits::default();
-        match filter.asn {
-            Some(asn) => bits = self.by_asn.get(&asn).into_iter().flatten().copied().collect(),
-            None => filter.sources.iter().for_each(|source| bits.add(&self.by_source[*source as usize])),
+        for set in filter.sources.iter().filter_map(|source| self.by_source.get(source)) {
+            bits.add(set);
         }
-        if filter.asn.is_some() {
-            let mut sources = Bits::default();
-            filter.sources.iter().for_each(|source| sources.add(&self.by_source[*source as usize]));
-            bits.keep(&sources);
+        if let Some(asn) = filter.asn {
+            bits.keep(&self.by_asn.get(&asn).into_iter().flatten().copied().collect());
         }
         if !filter.not_asn.is_empty() {
             bits.keep(&self.with_asn);

@@ -18,6 +18,7 @@ use super::capacity;
 use super::country::{Country, GeoIp};
 use super::policy::PortPolicy;
 use super::public::{Abilities, Offer};
+use super::upstream::UpstreamProxy;
 use super::{ExitId, Load, Moment, PublicId, Slot, Source};
 
 /// How long an observed address of an exit counts as an address that sites may see again. `exit_addresses` of Onionoo
@@ -52,6 +53,9 @@ pub struct Listing {
     pub unlisted: Option<Moment>,
     /// How the gateway reaches a public proxy. `None` for other exits.
     pub public: Option<Arc<Offer>>,
+    /// How the gateway reaches a proxy of one's own. `None` for other exits, and for a proxy of the last run that its
+    /// source has not listed since the start.
+    pub upstream: Option<Arc<UpstreamProxy>>,
 }
 
 impl Listing {
@@ -71,6 +75,7 @@ impl Listing {
             weight: 1,
             unlisted: None,
             public: None,
+            upstream: None,
         }
     }
 }

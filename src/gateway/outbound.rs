@@ -26,6 +26,7 @@ mod queue;
 mod refusal_reporter;
 pub mod rotate;
 mod route_meters;
+mod upstream;
 mod wish;
 
 use std::future::Future;
@@ -50,8 +51,8 @@ use super::meters::RouteMeters;
 use super::protocol::Protocol;
 use super::relay::Idle;
 use crate::dial::{self, ExitFault};
-use crate::exit::identity::{Identities, Identity};
 use crate::exit::ExitId;
+use crate::exit::identity::{Identities, Identity};
 use crate::limit::Limits;
 use crate::limit::target::{Forbidden, Rules};
 use crate::net::{Host, Target};

@@ -161,6 +161,11 @@ impl Rules {
         Self { only_tor, ..self }
     }
 
+    /// Returns the same rules, with private addresses allowed.
+    pub fn with_private(self) -> Self {
+        Self { allow_private: true, ..self }
+    }
+
     /// Returns true if the gateway must reach lists and public proxies through Tor.
     pub fn only_tor(&self) -> bool {
         self.only_tor.is_on()

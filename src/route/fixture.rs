@@ -19,7 +19,7 @@ use super::view::View;
 use super::{Bans, Site};
 use crate::exit::country::Country;
 use crate::exit::facts::{Flags, Known, Listing};
-use crate::exit::{Catalog, Exit, ExitId, Fingerprint, Moment, Protocol, PublicId, Verdict};
+use crate::exit::{Catalog, Exit, ExitId, Fingerprint, Moment, Protocol, PublicId, UpstreamId, UpstreamName, Verdict};
 use crate::net::Target;
 
 pub(super) const START: Moment = Moment(1_788_314_400_000_000);
@@ -103,6 +103,19 @@ impl World {
         edit.list(Listing { id: id.clone(), ..listing(n, code) });
         edit.learn(&id, |known| {
             known.saw(ip(n), country(code), START);
+            known.verdict = Verdict::Good;
+        });
+        self.catalog = edit.finish();
+        self.refresh();
+    }
+
+    /// Adds a tested exit of an upstream source. Its address is that of number `n`.
+    pub(super) fn join_upstream(&mut self, n: u16, source: UpstreamName, code: &str) {
+        let id = ExitId::Upstream(Arc::new(UpstreamId { source, key: format!("{n}").into() }));
+        let mut edit = self.catalog.edit();
+        edit.list(Listing { id: id.clone(), ..listing(n, code) });
+        edit.learn(&id, |known| {
+            known.saw(ip(n).into(), country(code), START);
             known.verdict = Verdict::Good;
         });
         self.catalog = edit.finish();

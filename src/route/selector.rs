@@ -45,7 +45,7 @@ pub use session_id::SessionId;
 
 use super::isolate_by::IsolateBy;
 use crate::exit::catalog::Filter;
-use crate::exit::{Exit, ExitId, Fingerprint, Source};
+use crate::exit::{Exit, ExitId, Fingerprint, Source, UpstreamName};
 
 /// What a route or a username requires of its exits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -104,8 +104,10 @@ pub enum SourcePick {
     Public,
     /// This machine's own address.
     Direct,
-    /// Every source that hides this machine's address: all sources but [`SourcePick::Direct`].
+    /// The free sources that hide this machine's address: Tor and public proxies.
     Any,
+    /// The upstream source with this name.
+    Upstream(UpstreamName),
 }
 
 impl Selector {
@@ -187,6 +189,7 @@ impl SourcePick {
             Self::Public => "public",
             Self::Direct => "direct",
             Self::Any => "any",
+            Self::Upstream(name) => name.as_str(),
         }
     }
 
@@ -197,6 +200,7 @@ impl SourcePick {
             Self::Public => &[Source::Public],
             Self::Direct => &[Source::Direct],
             Self::Any => &[Source::Tor, Source::Public],
+            Self::Upstream(name) => name.alone(),
         }
     }
 }

@@ -40,6 +40,7 @@ pub fn listing(relay: Relay<'_>) -> Option<Listing> {
         weight: relay.bandwidth(),
         unlisted: None,
         public: None,
+        upstream: None,
     })
 }
 
@@ -142,6 +143,7 @@ mod tests {
             weight: 1000,
             unlisted: None,
             public: None,
+            upstream: None,
         };
         assert_eq!(listed(relay), Some(want));
     }

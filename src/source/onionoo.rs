@@ -124,6 +124,7 @@ impl Details {
             weight: u32::try_from(relay.consensus_weight.unwrap_or(0)).unwrap_or(u32::MAX),
             unlisted: None,
             public: None,
+            upstream: None,
         };
         Some((listing, relay.last_seen.and_then(|text| utc(&text))))
     }

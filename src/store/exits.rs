@@ -128,6 +128,7 @@ fn write_facts(listing: &Listing) -> rusqlite::Result<String> {
         weight,
         unlisted,
         public: _,
+        upstream: _,
     } = listing.clone();
     let Flags { running, stable, fast, bad_exit } = flags;
     let as_name = as_name.map(|name| Box::from(&*name));
@@ -171,6 +172,7 @@ fn read_facts(id: ExitId, text: &str) -> rusqlite::Result<Listing> {
         weight,
         unlisted,
         public: None,
+        upstream: None,
     })
 }
 

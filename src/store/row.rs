@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
-use crate::exit::{ExitId, Moment, Protocol, PublicId};
+use crate::exit::{ExitId, Moment, Protocol, PublicId, UpstreamId, UpstreamName};
 use crate::route::Holder;
 use crate::route::selector::SessionId;
 use crate::route::session::Term;
@@ -92,10 +92,12 @@ fn read_exit(text: &str) -> Option<ExitId> {
     if let Some(direct) = ExitId::parse_direct(text) {
         return Some(direct);
     }
-    match text.parse() {
-        Ok(fingerprint) => Some(ExitId::Tor(fingerprint)),
-        Err(_) => read_public(text).map(|id| ExitId::Public(Arc::new(id))),
+    if let Ok(fingerprint) = text.parse() {
+        return Some(ExitId::Tor(fingerprint));
     }
+    // The source of a stored exit may have been removed from the configuration since.
+    let upstream = || UpstreamId::parse(text, UpstreamName::intern).map(|id| ExitId::Upstream(Arc::new(id)));
+    read_public(text).map(|id| ExitId::Public(Arc::new(id))).or_else(upstream)
 }
 
 fn read_public(text: &str) -> Option<PublicId> {
@@ -163,6 +165,7 @@ mod tests {
         for text in [
             "0008D9640FE4947F73E355F67E20C2D290BBC72C",
             "direct",
+            "acme:9f2c31ab44d0e1f2",
             "http://192.0.2.1:3128",
             "socks4://192.0.2.1:1080",
             "socks5://[2001:db8::1]:1080",

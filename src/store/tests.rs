@@ -165,6 +165,7 @@ fn one_of_each() -> (Vec<Write>, Loaded) {
         weight: 3600,
         unlisted: None,
         public: None,
+        upstream: None,
     };
     let exit = Exit { listing, first_seen: Moment(6), last_seen: Moment(7) };
     let source = Source {

@@ -22,6 +22,7 @@ mod keys;
 mod lifecycle;
 mod operator;
 mod own_addresses;
+mod own_exits;
 mod parallel_requests;
 mod public;
 mod routes;

@@ -70,5 +70,6 @@ fn listing(n: u8, country: Country) -> Listing {
         weight: 1,
         unlisted: None,
         public: None,
+        upstream: None,
     }
 }

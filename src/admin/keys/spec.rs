@@ -175,8 +175,8 @@ impl KeySpec {
             }
             _ => {}
         }
-        let sources = Source::ALL.map(Source::as_str);
-        let known = |source: &str| sources.contains(&source);
+        const SOURCES: &str = "tor, public, direct and the names of upstream sources";
+        let known = |source: &str| Source::find(source).is_some();
         match self.sources.as_deref() {
             Some([]) => {
                 return Err(BadField::new(
@@ -185,13 +185,13 @@ impl KeySpec {
                 ));
             }
             Some(list) if !list.iter().all(|source| known(source)) => {
-                return Err(BadField::new("sources", format!("is a list of some of: {}", sources.join(", "))));
+                return Err(BadField::new("sources", format!("is a list of some of: {SOURCES}")));
             }
             _ => {}
         }
         match self.source_budgets.iter().flatten().find(|(source, _)| !known(source)) {
             Some((source, _)) => {
-                let why = format!("has the unknown source `{source}`; the sources are {}", sources.join(", "));
+                let why = format!("has the unknown source `{source}`; the sources are {SOURCES}");
                 Err(BadField::new("source_budgets", why))
             }
             None => Ok(()),

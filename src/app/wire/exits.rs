@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::workers::{ExitWorkers, WorkerInputs};
-use super::{lists, own, settings};
+use super::{lists, own, settings, upstream};
 use crate::api::{Readiness, SourceReadiness};
 use crate::app::StartError;
 use crate::check::{self, Tester, TorExitDialer};
@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::exit::country::GeoIp;
 use crate::exit::facts::Flags;
 use crate::exit::policy::PortPolicy;
-use crate::exit::{ExitId, Listing, Source, Verdict};
+use crate::exit::{ExitId, Listing, Source, UpstreamName, Verdict};
 use crate::gateway::outbound::Report;
 use crate::gateway::outbound::rotate::{Proof, Verify};
 use crate::lifecycle::Tasks;
@@ -40,6 +40,9 @@ pub(super) async fn start(mut inputs: WorkerInputs<'_>) -> Result<ExitWorkers, S
     }
     if config.sources.any_public() {
         lists::start(&mut inputs, &mut started)?;
+    }
+    if !config.sources.upstream.is_empty() {
+        upstream::start(&mut inputs, &mut started).await?;
     }
     start_relays(inputs, started)
 }
@@ -83,15 +86,21 @@ fn start_tester(
 }
 
 /// Returns a function that checks an exit immediately. Rotations call it before they switch to the exit.
-pub(super) fn verify(started: &ExitWorkers) -> Verify {
-    let testers = (started.tester.clone(), started.public_tester.clone(), started.own_tester.clone());
+pub(super) fn verify(workers: &ExitWorkers) -> Verify {
+    let (tester, public_tester) = (workers.tester.clone(), workers.public_tester.clone());
+    let (own_tester, upstream_tester) = (workers.own_tester.clone(), workers.upstream_tester.clone());
     Arc::new(move |exit| {
-        let (tester, public_tester, own_tester) = testers.clone();
+        let (public_tester, dialed) = match exit.source() {
+            Source::Tor => (None, tester.clone()),
+            Source::Upstream(_) => (None, upstream_tester.clone()),
+            Source::Public => (public_tester.clone(), None),
+            Source::Direct => (None, own_tester.clone()),
+        };
         Box::pin(async move {
-            let checked = match (exit.source(), tester, public_tester, own_tester) {
-                (Source::Public, _, Some(tester), _) => tester.force(exit).await,
-                (Source::Tor, Some(tester), ..) | (Source::Direct, .., Some(tester)) => tester.force(exit).await,
-                _ => None,
+            let checked = match (public_tester, dialed) {
+                (Some(tester), _) => tester.force(exit).await,
+                (None, Some(tester)) => tester.force(exit).await,
+                (None, None) => None,
             };
             match checked {
                 None => Proof::Not("it cannot be tested".to_owned()),
@@ -142,8 +151,13 @@ fn start_bans(tasks: &Tasks, state: State, ban_for: Duration, mut reported: mpsc
 }
 
 /// Returns whether the gateway has a tested exit that is usable now, and which sources have one. `direct` and `public`
-/// are true if these sources are enabled.
-pub(super) fn readiness(state: &State, tor: Option<&Tor>, direct: bool, public: bool) -> Readiness {
+/// are true if these sources are enabled. `upstream` are the names of the upstream sources.
+pub(super) fn readiness(
+    state: &State,
+    tor: Option<&Tor>,
+    (direct, public): (bool, bool),
+    upstream: &[UpstreamName],
+) -> Readiness {
     let snapshot = state.load();
     let mut counts: BTreeMap<Source, (usize, usize)> = BTreeMap::new();
     for exit in snapshot.catalog.iter() {
@@ -164,6 +178,15 @@ pub(super) fn readiness(state: &State, tor: Option<&Tor>, direct: bool, public: 
             (known, usable) => format!("{usable} of {known} proxies"),
         };
         sources.insert(Source::Public.as_str(), SourceReadiness { ready: usable > 0, usable, reason });
+    }
+    for source in upstream.iter().copied().map(Source::Upstream) {
+        let (known, usable) = counts.get(&source).copied().unwrap_or_default();
+        let reason = match (known, usable) {
+            (0, _) => "its list has no proxy that can be read; GET /sources says why".to_owned(),
+            (known, 0) => format!("none of {known} exits has passed a check yet"),
+            (known, usable) => format!("{usable} of {known} exits"),
+        };
+        sources.insert(source.as_str(), SourceReadiness { ready: usable > 0, usable, reason });
     }
     if direct {
         let (known, usable) = counts.get(&Source::Direct).copied().unwrap_or_default();

@@ -45,7 +45,7 @@ pub(super) fn start(inputs: &mut WorkerInputs<'_>, started: &mut ExitWorkers) ->
     started.lists = lists.statuses().into_iter().map(|list| list.name).collect();
     started.sources.extend(lists);
 
-    let wishes = split_wishes(inputs, Source::Public);
+    let wishes = split_wishes(inputs, |source| source == Source::Public);
     let room = (files::raise_limit() / FILES_SHARE) as usize;
     let settings = Settings::of(&config.check, room, private);
     let settings = settings.map_err(|error| StartError::Other(format!("check.public: {error}")))?;
@@ -68,10 +68,10 @@ fn through_tor(mut sources: config::Sources, only_tor: bool) -> config::Sources 
 }
 
 /// Starts a task that splits the queue `inputs.wished` of exits that live requests wait for. Returns a new queue with
-/// the exits of `source`. All other exits stay in `inputs.wished`.
-pub(super) fn split_wishes(inputs: &mut WorkerInputs<'_>, source: Source) -> mpsc::Receiver<ExitId> {
+/// the exits of the sources for which `belongs` returns true. All other exits stay in `inputs.wished`.
+pub(super) fn split_wishes(inputs: &mut WorkerInputs<'_>, belongs: fn(Source) -> bool) -> mpsc::Receiver<ExitId> {
     let (to_others, others) = mpsc::channel(WISHES);
-    let (to_source, of_source) = mpsc::channel(WISHES);
+    let (to_split, split) = mpsc::channel(WISHES);
     let mut wished = std::mem::replace(&mut inputs.wished, others);
     let tasks: Tasks = inputs.tasks.clone();
     inputs.tasks.spawn("wishes", async move {
@@ -83,11 +83,11 @@ pub(super) fn split_wishes(inputs: &mut WorkerInputs<'_>, source: Source) -> mps
             let Some(exit) = exit else { return };
             // If the queue is full, this exit is dropped, because the tester has enough other exits that requests wait
             // for.
-            let to = if exit.source() == source { &to_source } else { &to_others };
+            let to = if belongs(exit.source()) { &to_split } else { &to_others };
             let _ = to.try_send(exit);
         }
     });
-    of_source
+    split
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub(super) async fn start(inputs: &mut WorkerInputs<'_>, started: &mut ExitWorke
     listed.map_err(|refused| StartError::Other(refused.to_string()))?;
     let settings =
         check::Settings::of_own(&inputs.config.check).map_err(|error| StartError::Other(format!("check: {error}")))?;
-    let wished = split_wishes(inputs, Source::Direct);
+    let wished = split_wishes(inputs, |source| source == Source::Direct);
     let geoip = inputs.geoip.clone();
     let geo = Arc::new(move |ip| geoip.country(ip));
     let dialer = OwnAddressDialer(inputs.rules.clone());

@@ -70,7 +70,12 @@ fn catalog(config: &Config, exits: Vec<store::Exit>, mut known: HashMap<ExitId, 
     let mut edit = Catalog::default().edit();
     for exit in exits.into_iter().filter(|exit| is_enabled(config, &exit.listing.id)) {
         let id = exit.listing.id.clone();
-        edit.list(exit.listing);
+        let mut listing = exit.listing;
+        if let Source::Upstream(_) = id.source() {
+            // The store does not contain the login, so the exit cannot be used before its source has listed it again.
+            listing.flags.running = false;
+        }
+        edit.list(listing);
         if let Some(known) = known.remove(&id) {
             edit.learn(&id, |slot| *slot = known);
         }
@@ -123,6 +128,7 @@ fn is_enabled(config: &Config, exit: &ExitId) -> bool {
     match (exit.source(), exit) {
         (Source::Tor, _) => config.tor.enabled,
         (Source::Public, _) => config.sources.any_public(),
+        (Source::Upstream(name), _) => config.sources.upstream.iter().any(|source| source.name == name),
         (Source::Direct, ExitId::Own(ip)) => allowed && config.sources.direct.addresses.contains(ip),
         (Source::Direct, _) => false, // added at every start, if the configuration allows it
     }

@@ -302,3 +302,32 @@ fn each_tester_wants_only_its_own_exits() {
     assert!(used >= 2, "{used}");
     assert!(world.wanted_at(NOW).values().all(|want| *want == Want::Reserve), "the route needs no Tor exit");
 }
+
+/// Adds an untested exit of the upstream source `acme`. `country` is `??` if its proxy has a host name.
+fn own(world: &mut World, n: u8, country: &str) -> ExitId {
+    let source = crate::exit::UpstreamName::configured("acme").unwrap();
+    let id = ExitId::Upstream(Arc::new(crate::exit::UpstreamId { source, key: format!("{n}").into() }));
+    let mut edit = world.snapshot.catalog.edit();
+    edit.list(Listing { country: Country::parse(country).unwrap(), ..Listing::new(id.clone()) });
+    world.snapshot.catalog = edit.finish();
+    id
+}
+
+#[test]
+fn an_exit_of_ones_own_is_tested_if_its_country_is_unknown_or_if_a_route_wants_it() {
+    let mut world = World::new(&[("US", 4)]);
+    let (unknown, us, de) = (own(&mut world, 1, "??"), own(&mut world, 2, "US"), own(&mut world, 3, "DE"));
+    let wanted = |world: &World, tested| {
+        let World { snapshot, memory, .. } = world;
+        let order = Order::new(&snapshot.catalog, 1, |exit| Tested::includes(tested, exit.id().source()));
+        let asked_sites = |_: &ExitId| true;
+        self::wanted(&Inputs { snapshot, memory, order: &order, tested, asked_sites: &asked_sites, now: NOW })
+    };
+    let before = wanted(&world, Tested::Upstream);
+    assert_eq!(before, HashMap::from([(unknown.clone(), Want::Reserve)]), "nobody has named the source");
+    world.route("shop", "us-source-acme", pool(2));
+    let after = wanted(&world, Tested::Upstream);
+    assert_eq!(after, HashMap::from([(unknown, Want::Reserve), (us.clone(), Want::Used)]));
+    let tor = wanted(&world, Tested::Tor);
+    assert!(!tor.contains_key(&us) && !tor.contains_key(&de), "the other tester tests no exit of this source");
+}

@@ -14,6 +14,7 @@ use super::super::due_queue::Ended;
 use super::super::exit_update::{self, BeforeRound};
 use super::super::fault::{Blame, Fault};
 use super::super::round::EchoRound;
+use super::super::settings::Tested;
 use super::super::verdict::{BadReason, Conclusion};
 use super::{Decisions, Evaluator};
 use crate::dial::{DialError, ExitFault};
@@ -138,7 +139,11 @@ impl Evaluator {
         let known: Vec<_> = announced.iter().copied().chain(lately).collect();
         let decided = self.unconfirmed.decide(exit, &named.collect::<Vec<_>>(), &known);
         *ips = decided.ips;
-        decided.confirmed.into_iter().for_each(|(echo, confirmed)| self.echoes[echo].named(exit, confirmed, now));
+        // A check of an exit of one's own asks one server, and nobody announces the addresses of these exits. So an
+        // address that nothing confirms says nothing about the server.
+        let single = self.settings.tested == Tested::Upstream;
+        let judged = decided.confirmed.into_iter().filter(|(_, confirmed)| *confirmed || !single);
+        judged.for_each(|(echo, confirmed)| self.echoes[echo].named(exit, confirmed, now));
     }
 
     fn note_probes(&mut self, exit: &ExitId, round: &EchoRound, was_good: bool, now: Moment) {

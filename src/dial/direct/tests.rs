@@ -29,7 +29,7 @@ fn only_allowed_addresses_are_left_families_in_turn() {
         ("1.1.1.1:1 1.1.1.2:1 1.1.1.3:1 1.1.1.4:1 1.1.1.5:1", Ok("1.1.1.1:1 1.1.1.2:1 1.1.1.3:1 1.1.1.4:1")),
         ("", Err(TargetFault::NoSuchName)),
     ] {
-        assert_eq!(allowed(addrs(resolved), &rules(false)), want.map(addrs), "{resolved}");
+        assert_eq!(allowed(addrs(resolved), |addr| rules(false).address(addr).is_ok()), want.map(addrs), "{resolved}");
     }
 }
 
@@ -88,7 +88,7 @@ async fn each_address_of_a_name_is_checked() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let resolved = resolve("localhost", port).await.unwrap();
-    assert_eq!(allowed(resolved, &rules(false)), Err(TargetFault::Forbidden));
+    assert_eq!(allowed(resolved, |addr| rules(false).address(addr).is_ok()), Err(TargetFault::Forbidden));
     assert_eq!(fault_of(&format!("localhost:{port}"), &rules(true)).await, None);
 }
 

@@ -31,12 +31,14 @@ pub fn authorization(login: &Login) -> String {
 
 /// A parser that reads the proxy's HTTP answer while it arrives in pieces.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
+pub(in crate::dial) struct Answer {
     held: Vec<u8>,
     /// The number of bytes at the start of `held` that are known to contain no end of a head.
     looked: usize,
     /// Total length in bytes of the interim answers, which were removed from `held`.
     before: usize,
+    /// The head of the final answer. Empty until the head is complete.
+    head: Vec<u8>,
 }
 
 impl Answer {
@@ -56,11 +58,17 @@ impl Answer {
             let status = status(&self.held[..end])?;
             let rest = self.held.split_off(end);
             if status >= 200 {
+                self.head = std::mem::take(&mut self.held);
                 return Ok(Some((status, rest)));
             }
             (self.before, self.looked) = (self.before + end, 0);
             self.held = rest;
         }
+    }
+
+    /// Returns the head of the final answer. Empty until [`Self::take`] has returned the status.
+    pub(in crate::dial) fn head(&self) -> &[u8] {
+        &self.head
     }
 
     /// Returns the position in `held` where the head of the answer ends. Lines may end with `\n` alone, because some
@@ -86,7 +94,7 @@ fn status(head: &[u8]) -> Result<u16, Garbage> {
 
 /// Maps the proxy's final status to success or a fault. The codes 500, 502, 503 and 504 report a failure behind the
 /// proxy, which cannot be verified.
-pub(super) fn status_result(status: u16) -> Result<(), ExitFault> {
+pub(in crate::dial) fn status_result(status: u16) -> Result<(), ExitFault> {
     match status {
         200..=299 => Ok(()),
         429 => Err(ExitFault::Overloaded),

@@ -162,9 +162,7 @@ impl Editor {
         changed.key(|f| Some(f.country), |key, on| set_in(&mut next.by_country, key, slot, on));
         changed.key(|f| f.asn, |key, on| list_in(&mut next.by_asn, key, slot, on));
         changed.key(|f| f.ip, |key, on| list_in(&mut next.by_ip, key, slot, on));
-        for source in Source::ALL {
-            changed.flag(&mut next.by_source[source as usize], |f| f.source == source);
-        }
+        changed.key(|f| Some(f.source), |key, on| set_in(&mut next.by_source, key, slot, on));
         changed.flag(&mut next.with_asn, |f| f.asn.is_some());
         changed.flag(&mut next.alive, |f| f.alive);
         changed.flag(&mut next.untested, |f| f.untested);

@@ -313,6 +313,7 @@ impl Outbound {
                 dial.await.map(|(stream, facts)| DialedStream { took: Some(facts.timings.connect()), ..stream.into() })
             }
             ExitId::Public(id) => Box::pin(self.open_public(exit, id, attempt, by)).await,
+            ExitId::Upstream(_) => Box::pin(self.open_upstream(exit, attempt, by)).await,
             ExitId::Onion => Err(DialError::Engine(EngineFault::NotReady)),
         }
     }
@@ -355,7 +356,7 @@ impl Outbound {
             // Only a dial through Tor sends the early bytes.
             sent_early: !request.early.is_empty() && matches!(exit.id(), ExitId::Tor(_)),
             reuse: wish.selector.mode != Mode::Rotate,
-            // If a stream through a public proxy breaks off, the proxy is probably at fault. So a session or a pin may
+            // If a stream through a proxy breaks off, the proxy is probably at fault. So a session or a pin may
             // then use another exit.
             keeps_exit: keeps_exit(wish) && matches!(exit.id(), ExitId::Tor(_) | ExitId::Own(_)),
             failed,

@@ -78,6 +78,6 @@ impl Outbound {
 }
 
 /// Returns `http://` and the target, without the default port.
-fn origin(target: &Target) -> Box<str> {
+pub(super) fn origin(target: &Target) -> Box<str> {
     if target.port == 80 { format!("http://{}", target.host).into() } else { format!("http://{target}").into() }
 }

@@ -9,6 +9,7 @@ use super::keywords::{Key, Keyword, Words};
 use super::session_id::split_rest;
 use super::span::{self, number};
 use super::suggest::suggest;
+use crate::exit::UpstreamName;
 use crate::route::isolate_by::IsolateBy;
 
 use super::{BadSelector, Geo, Mode, Pick, Reason, Selector, SessionId, SourcePick};
@@ -173,7 +174,7 @@ impl<'t> ParsedTokens<'t> {
             let token = self.not_asn.as_ref().map(|(_, token)| *token).or(self.asn.map(|(_, token)| token));
             return Err(BadSelector::new(token.unwrap_or_default(), Reason::AsnBoth));
         }
-        let not_tor = matches!(whole.source, SourcePick::Public | SourcePick::Direct);
+        let not_tor = !matches!(whole.source, SourcePick::Tor | SourcePick::Any);
         if matches!(whole.exit, Some(Pick::Relay(_))) && not_tor {
             let token = self.exit.map(|(_, token)| token).or(self.source.map(|(_, token)| token));
             return Err(BadSelector::new(token.unwrap_or_default(), Reason::ExitSource));
@@ -229,5 +230,7 @@ fn all_asn(text: &str) -> Option<Vec<u32>> {
 }
 
 fn source(text: &str) -> Option<SourcePick> {
-    [SourcePick::Tor, SourcePick::Public, SourcePick::Direct, SourcePick::Any].into_iter().find(|s| s.as_str() == text)
+    let built_in = [SourcePick::Tor, SourcePick::Public, SourcePick::Direct, SourcePick::Any];
+    let built_in = built_in.into_iter().find(|pick| pick.as_str() == text);
+    built_in.or_else(|| UpstreamName::find(text).map(SourcePick::Upstream))
 }

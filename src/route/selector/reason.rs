@@ -67,7 +67,7 @@ pub enum Reason {
     Asn,
     #[error("the username asks for this AS and excludes it; remove one")]
     AsnBoth,
-    #[error("a source is `tor`, `public`, `direct` or `any`")]
+    #[error("a source is `tor`, `public`, `direct`, `any`, or the name of an entry of `[[sources.upstream]]`")]
     Source,
     #[error("streams are kept apart by `key`, `session` or `target`")]
     Isolate,

@@ -57,7 +57,7 @@ fn protocol(word: &str) -> Option<Protocol> {
     }
 }
 
-fn port(text: &str) -> Result<u16, BadEntry> {
+pub(in crate::source) fn port(text: &str) -> Result<u16, BadEntry> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten().filter(|port| *port > 0).ok_or(BadEntry::Port)
 }
@@ -68,7 +68,7 @@ fn ip(text: &str) -> Result<IpAddr, BadEntry> {
 }
 
 /// Parses a login as written in a URL: `username:password`, percent-encoded.
-fn login(text: &str) -> Login {
+pub(in crate::source) fn login(text: &str) -> Login {
     let (user, password) = text.split_once(':').unwrap_or((text, ""));
     Login { user: decoded(user).into(), password: Secret::new(decoded(password)) }
 }

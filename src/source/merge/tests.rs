@@ -33,6 +33,7 @@ fn described(relay: &Fake, exits: &[&str]) -> Listing {
         weight: 5,
         unlisted: None,
         public: None,
+        upstream: None,
     }
 }
 

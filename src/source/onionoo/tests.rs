@@ -54,6 +54,7 @@ fn a_relay_is_read_with_all_that_choosing_needs() {
         weight: 3600,
         unlisted: None,
         public: None,
+        upstream: None,
     };
     assert_eq!(parsed, Parsed { value: vec![wanted], records: 1, skipped: 0, published: utc("2026-09-04 03:00:00") });
 }

@@ -7,6 +7,7 @@
 //! - [`layout`], [`network`]: the relays of the Tor network, and the network itself
 //! - [`dns`], [`web`]: the name server of the exits, and the web sites that they reach
 //! - [`onionoo`], [`public`]: sources of relays and of public proxies, and those proxies
+//! - [`upstream`]: proxies of one's own, with logins
 //! - [`control`], [`fetch`]: clients of tor's control port, of SOCKS and of HTTP
 
 pub mod control;
@@ -19,6 +20,7 @@ pub mod onionoo;
 pub mod public;
 pub mod sandbox;
 pub mod testbed;
+pub mod upstream;
 pub mod web;
 
 mod cache;

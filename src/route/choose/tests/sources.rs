@@ -101,3 +101,26 @@ fn a_look_up_uses_relays_if_the_username_allows_them() {
     assert_eq!(first(&mut world, "us-source-any").unwrap()[0], Source::Public);
     assert_eq!(first(&mut world, "us").unwrap_err().why, Why::NoneRunning);
 }
+
+#[test]
+fn an_upstream_source_serves_under_its_name_and_in_its_place_of_the_list() {
+    let mut world = world();
+    let acme = crate::exit::UpstreamName::configured("acme").unwrap();
+    world.join_upstream(8, acme, "US");
+    assert_eq!(sources(&mut world, "us-source-acme"), ["acme"].into());
+    assert!(!sources(&mut world, "us-source-any").contains("acme"), "`any` never spends money");
+    assert!(world.decide("de-source-acme").is_err());
+    assert!(world.routes.resolve("us-source-acne", None).is_err());
+    let relay = format!("us-exit-{}-source-acme", "0".repeat(40));
+    assert!(world.routes.resolve(&relay, None).is_err(), "a fingerprint names a relay");
+    world.route("dear-last", "us", Policy { fallback: true, ..listed(&[Source::Tor, Source::Upstream(acme)]) });
+    world.route("dear-first", "us", Policy { fallback: true, ..listed(&[Source::Upstream(acme), Source::Tor]) });
+    assert_eq!(sources(&mut world, "dear-last"), ["tor"].into());
+    assert_eq!(sources(&mut world, "dear-first"), ["acme"].into());
+    assert_eq!(sources(&mut world, "dear-last-source-acme"), ["acme"].into());
+    assert!(world.routes.resolve("dear-last-source-public", None).is_err());
+    let wish = world.wish("us-source-acme");
+    assert_eq!(wish.selector.to_string(), "us-source-acme", "the canonical text names the source");
+    (0..4).for_each(|n| world.learn(n, |known| known.verdict = Verdict::Bad));
+    assert_eq!(sources(&mut world, "dear-last"), ["acme"].into(), "the later source serves");
+}

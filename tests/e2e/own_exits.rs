@@ -1,0 +1,243 @@
+//! Exits of one's own: lists of proxies with logins, over real sockets.
+
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use exitgate_testnet::upstream::{self, Decide, OwnProxy, Spoken, Verdict};
+use exitgate_testnet::{Dns, Sandbox, Web};
+use serde_json::Value;
+
+use crate::gateway::{Gateway, Got, curl, until};
+
+/// What must be seen nowhere.
+const USER: &str = "planted-user-41c7";
+const PASSWORD: &str = "planted-password-9e02";
+
+struct Bed {
+    web: Web,
+    dns: Dns,
+    sandbox: Arc<Sandbox>,
+}
+
+impl Bed {
+    async fn start() -> Self {
+        let sandbox = Sandbox::claim().unwrap();
+        let (web, dns) = (Web::start(&sandbox).await.unwrap(), Dns::start(&sandbox).await.unwrap());
+        Self { web, dns, sandbox }
+    }
+
+    /// Starts a proxy that requires the planted login, and whose clients leave from this country.
+    async fn proxy(&self, spoken: Spoken, country: &str, number: u8) -> OwnProxy {
+        let ip = upstream::address_in(&self.sandbox, country, number);
+        let decide: Decide = Arc::new(move |user, password| match (user, password, spoken) {
+            (USER, PASSWORD, _) | (USER, _, Spoken::Socks4) => Verdict::Leave(ip),
+            _ => Verdict::BadLogin,
+        });
+        self.proxy_at(self.sandbox.ip(70, number), spoken, decide).await
+    }
+
+    async fn proxy_at(&self, ip: Ipv4Addr, spoken: Spoken, decide: Decide) -> OwnProxy {
+        OwnProxy::start(&self.sandbox, &self.dns, (ip, 0).into(), spoken, decide).await.unwrap()
+    }
+
+    /// A file that only this user can read.
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.sandbox.folder().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+
+    fn launch(&self, more: &str) -> Gateway {
+        let ip = self.sandbox.ip(90, 1);
+        let config = format!(
+            r#"data_dir = {data:?}
+gateway.listen = "{ip}:1080"
+gateway.route_bind = "{ip}"
+gateway.allow_private_targets = true
+api.listen = "{ip}:8080"
+tor.enabled = false
+tor.geoip_file = {geoip:?}
+check.echo = [{echo:?}, {second:?}]
+check.canary = [{canary:?}]
+check.ca_file = {ca:?}
+log.level = "info,exitgate=debug"
+log.targets = true
+{more}
+"#,
+            data = self.sandbox.folder().join("gateway"),
+            geoip = upstream::geoip(&self.sandbox).unwrap(),
+            echo = self.web.https("echo.test", "/ip"),
+            second = self.web.https("ip.test", "/ip.json"),
+            canary = self.web.http("echo.test", "/bytes/64"),
+            ca = self.web.ca_pem(),
+        );
+        Gateway::launch_on(&self.sandbox, ip, &config)
+    }
+}
+
+fn json(got: &Got) -> Value {
+    serde_json::from_str(&got.body).unwrap_or_else(|_| panic!("no JSON: {} {} {}", got.status, got.body, got.errors))
+}
+
+fn usable(got: &Got) -> usize {
+    let all: Value = serde_json::from_str(&got.body).unwrap_or_default();
+    all["exits"].as_array().map_or(0, |all| all.iter().filter(|exit| exit["usable"] == true).count())
+}
+
+fn line(scheme: &str, proxy: &OwnProxy) -> String {
+    format!("{scheme}://{USER}:{PASSWORD}@{}\n", proxy.address())
+}
+
+/// Fails if the planted login, or its form in a header, is in a text.
+fn assert_unseen(place: &str, text: &str) {
+    let coded = curl_basic();
+    for secret in [USER, PASSWORD, coded.as_str()] {
+        assert!(!text.contains(secret), "{secret} is in {place}:\n{text}");
+    }
+}
+
+/// The login as HTTP Basic writes it, without the `=` at the end.
+fn curl_basic() -> String {
+    let text = format!("{USER}:{PASSWORD}");
+    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let coded = text.as_bytes().chunks(3).flat_map(|chunk| {
+        let bits = chunk.iter().chain([&0, &0]).take(3).fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
+        (0..=chunk.len()).map(move |at| char::from(digits[(bits >> (18 - 6 * at)) as usize & 63]))
+    });
+    coded.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn own_proxies_of_every_protocol_are_exits_like_others() {
+    let bed = Bed::start().await;
+    let secure = bed.proxy(Spoken::Https, "DE", 2).await;
+    let all = [
+        ("http", bed.proxy(Spoken::Http, "US", 1).await),
+        ("https", secure),
+        ("socks4", bed.proxy(Spoken::Socks4, "FR", 3).await),
+        ("socks5", bed.proxy(Spoken::Socks5, "US", 4).await),
+    ];
+    // One has a host name, and one a login that its proxy refuses.
+    let ip = upstream::address_in(&bed.sandbox, "JP", 5);
+    let open: Decide = Arc::new(move |_, _| Verdict::Leave(ip));
+    let named = bed.proxy_at(Ipv4Addr::LOCALHOST, Spoken::Http, open).await;
+    let mut list: String = all.iter().map(|(scheme, proxy)| line(scheme, proxy)).collect();
+    list += &format!("http://localhost:{}\n", named.address().port());
+    list += &format!("http://{USER}-dead:{PASSWORD}@{}\nhttp://{USER}:{PASSWORD}@nowhere\n", all[0].1.address());
+    let file = bed.file("proxies.txt", &list);
+    let ca = all[1].1.ca_pem().unwrap();
+    let gateway = bed.launch(&format!(
+        "[[sources.upstream]]\nname = \"acme\"\nfile = {file:?}\nca_file = {ca:?}\n\
+         [[routes]]\nname = \"bought\"\nselector = \"nonus\"\nsource = [\"acme\"]\nport = 20000\n"
+    ));
+    let exits = async || gateway.api("/exits?source=acme").await;
+    let got = until(exits, |got| usable(got) == 5).await;
+    assert_eq!(usable(&got), 5, "{}\n{}", got.body, gateway.log());
+    let listed = json(&got);
+    assert_eq!(listed["total"], 6, "{listed}");
+    let dead = listed["exits"].as_array().unwrap().iter().find(|exit| exit["usable"] == false).unwrap();
+    assert_eq!((&dead["verdict"], &dead["why"]), (&"bad".into(), &"the exit failed: the exit refused".into()));
+    let sources = json(&gateway.api("/sources").await);
+    assert_eq!((&sources["sources"][0]["name"], &sources["sources"][0]["records"]), (&"acme".into(), &6.into()));
+    assert_eq!(sources["sources"][0]["why"], "entry 7: it has no valid port", "{sources}");
+
+    // Each serves plain and encrypted requests, under a username that the API names.
+    let (page, secure) = (bed.web.http("echo.test", "/ip"), bed.web.https("echo.test", "/ip"));
+    let web_ca = bed.web.ca_pem().display().to_string();
+    for exit in listed["exits"].as_array().unwrap().iter().filter(|exit| exit["usable"] == true) {
+        let (user, ip) = (exit["username"].as_str().unwrap(), exit["ip"].as_str().unwrap());
+        let plain = gateway.get(user, &page).await;
+        assert_eq!((plain.status, plain.body.as_str()), (200, ip), "{exit} {}", plain.errors);
+        assert_eq!(plain.headers["x-exitgate-exit"], exit["id"].as_str().unwrap());
+        let at = format!("socks5h://{user}@{}", gateway.addr());
+        assert_eq!(curl(&["-x", &at, "--cacert", &web_ca, &secure]).await.body, ip, "{exit}");
+    }
+    let us = gateway.get("us-source-acme", &page).await;
+    let from_us = [1, 4].map(|n| upstream::address_in(&bed.sandbox, "US", n).to_string());
+    assert!(from_us.contains(&us.body), "{} {}", us.body, us.errors);
+    let strict: Vec<String> = vec![
+        gateway.get("us-strict-source-acme", &page).await.body,
+        gateway.get("us-strict-source-acme", &page).await.body,
+    ];
+    assert!(strict[0] == strict[1] && from_us.contains(&strict[0]), "{strict:?}");
+    let at = format!("http://{}", gateway.port(20000));
+    let nonus = curl(&["-x", &at, &page]).await;
+    assert!(nonus.status == 200 && !from_us.contains(&nonus.body), "{}", nonus.body);
+    let unknown = gateway.get("us-source-acne", &page).await;
+    assert!(unknown.status == 400 && unknown.body.contains("sources.upstream"), "{}", unknown.body);
+    assert_eq!(json(&gateway.api("/ready").await)["sources"]["acme"]["usable"], 5);
+
+    // The file changes, and the exits follow.
+    bed.file("proxies.txt", &line("http", &all[0].1));
+    let got = until(exits, |got| json(got)["total"] == 1).await;
+    assert_eq!(json(&got)["total"], 1, "{}", got.body);
+    let gone = curl(&["-x", &at, &page]).await;
+    assert_eq!(gone.status, 503, "{}", gone.body);
+    bed.file("proxies.txt", "");
+    let got = until(exits, |got| json(got)["total"] == 0).await;
+    assert_eq!(json(&got)["total"], 0, "{}", got.body);
+    bed.file("proxies.txt", &list);
+    let got = until(exits, |got| usable(got) == 5).await;
+    assert_eq!(usable(&got), 5, "{}", got.body);
+
+    for path in ["/exits", "/sources", "/metrics", "/ready", "/checks", "/connections", "/proxies", "/list", "/stats"] {
+        assert_unseen(path, &gateway.api(path).await.body);
+    }
+    let id = listed["exits"][0]["id"].as_str().unwrap();
+    assert_unseen("an exit", &gateway.api(&format!("/exits/{id}")).await.body);
+    assert_unseen("an exit's checks", &gateway.api(&format!("/exits/{id}/checks")).await.body);
+    assert_unseen("the log", &gateway.log());
+    let database = std::fs::read(bed.sandbox.folder().join("gateway/exitgate.db")).unwrap();
+    assert_unseen("the database", &String::from_utf8_lossy(&database));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn own_sources_serve_in_their_order_and_keep_their_verdicts_over_a_restart() {
+    let bed = Bed::start().await;
+    let (first, second) = (bed.proxy(Spoken::Http, "US", 1).await, bed.proxy(Spoken::Socks5, "DE", 2).await);
+    let one = bed.file("one", &line("http", &first));
+    let folder = bed.sandbox.folder().join("lists");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("two"), line("socks5", &second)).unwrap();
+    bed.web.serve_folder("lists", &folder);
+    let two = format!("http://{}:{}/files/lists/two?token={PASSWORD}", bed.web.ip(), bed.web.http_port());
+    let config = format!(
+        "[[sources.upstream]]\nname = \"cheap\"\nfile = {one:?}\n[[sources.upstream]]\nname = \"dear\"\nurl = {two:?}\n\
+         [[routes]]\nname = \"both\"\nselector = \"any\"\nsource = [\"cheap\", \"dear\"]\nfallback = true\nport = 20000\n"
+    );
+    let mut gateway = bed.launch(&config);
+    let got = until(|| gateway.api("/exits"), |got| usable(got) == 2).await;
+    assert_eq!(usable(&got), 2, "{}\n{}", got.body, gateway.log());
+    let page = bed.web.http("echo.test", "/ip");
+    let addresses = [("US", 1), ("DE", 2)].map(|(code, n)| upstream::address_in(&bed.sandbox, code, n).to_string());
+    let get = async |gateway: &Gateway| curl(&["-x", &format!("http://{}", gateway.port(20000)), &page]).await.body;
+    assert_eq!(get(&gateway).await, addresses[0], "the first source serves while it has an exit");
+    // A check that passes costs one echo request and one canary. The bytes of all checks so far are measured.
+    let checks = second.bytes();
+    assert!(second.requests() <= 3 && checks > 0, "{} requests, {checks} bytes", second.requests());
+    eprintln!("the checks of one proxy carried {checks} bytes in {} requests", second.requests());
+
+    let before = json(&gateway.api("/exits").await);
+    gateway.signal("TERM");
+    assert!(gateway.ended().await.success());
+    drop(gateway);
+    let (asked, mut gateway) = (first.requests() + second.requests(), bed.launch(&config));
+    let got = until(|| gateway.api("/exits"), |got| usable(got) == 2).await;
+    let after = json(&got);
+    for at in 0..2 {
+        assert_eq!(before["exits"][at]["id"], after["exits"][at]["id"]);
+        assert_eq!(before["exits"][at]["ip"], after["exits"][at]["ip"]);
+    }
+    assert_eq!(first.requests() + second.requests(), asked, "verdicts of the last run count, so nothing is tested");
+
+    drop(first);
+    let fallen = until(async || get(&gateway).await, |body| *body == addresses[1]).await;
+    assert_eq!(fallen, addresses[1], "the second source serves while the first has no exit\n{}", gateway.log());
+    assert_unseen("/sources", &gateway.api("/sources").await.body);
+    assert_unseen("the log", &gateway.log());
+    gateway.signal("TERM");
+    assert!(gateway.ended().await.success());
+}
