@@ -115,7 +115,7 @@ impl World {
         let mut edit = self.catalog.edit();
         edit.list(Listing { id: id.clone(), ..listing(n, code) });
         edit.learn(&id, |known| {
-            known.saw(ip(n).into(), country(code), START);
+            known.saw(ip(n), country(code), START);
             known.verdict = Verdict::Good;
         });
         self.catalog = edit.finish();

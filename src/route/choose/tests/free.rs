@@ -215,7 +215,7 @@ fn a_refusal_lists_a_few_unchecked_exits_and_the_same_ones_within_a_minute() {
     // Four of the forty exits are 10 % of them. The expected number is 40, with a standard deviation of 6.
     assert!((16..=64).contains(&often), "the listed exits are drawn at random: {often}");
     // Ten exits share each of four addresses.
-    (0..40).for_each(|n| world.relist(n, |listing| listing.announced = vec![ip(n / 10).into()]));
+    (0..40).for_each(|n| world.relist(n, |listing| listing.announced = vec![ip(n / 10)]));
     let announced: BTreeSet<_> =
         listed(&mut world).iter().map(|id| world.exit(number(id)).listing().announced[0]).collect();
     assert_eq!((announced.len(), listed(&mut world).len()), (4, 4));

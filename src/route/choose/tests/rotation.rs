@@ -59,7 +59,7 @@ fn a_session_rotates_to_the_exit_that_hashing_picks_unless_its_address_is_the_sa
     // Sites see the session's exit and that exit with the same address.
     world.learn(there, |known| {
         known.observed.clear();
-        known.saw(ip(home).into(), country("US"), START);
+        known.saw(ip(home), country("US"), START);
     });
     let others: BTreeSet<u16> = (0..50).map(|_| next(&mut world)).collect();
     assert!(!others.contains(&home) && !others.contains(&there), "{others:?}");

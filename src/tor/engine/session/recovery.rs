@@ -204,14 +204,14 @@ mod tests {
         recovery.slept();
         assert_eq!(steps(&mut recovery, silence, 0..1), [(0, Step::Reconnect)]);
         assert!(!recovery.was_reached(), "after a sleep tor connects anew without a probe");
-        assert_eq!(steps(&mut recovery, silence, 1..21), [(20, Step::Probe)]);
+        assert_eq!(steps(&mut recovery, silence, 1..11), [(10, Step::Probe)]);
         recovery.reached(true);
-        assert_eq!(steps(&mut recovery, silence, 21..22), [(21, Step::Reconnect)]);
+        assert_eq!(steps(&mut recovery, silence, 11..12), [(11, Step::Reconnect)]);
         assert!(recovery.was_reached());
         // A probe from before the sleep says nothing about the network after the sleep.
         recovery.reached(true);
         recovery.slept();
-        assert_eq!(steps(&mut recovery, silence, 22..23), [(22, Step::Reconnect)]);
+        assert_eq!(steps(&mut recovery, silence, 12..13), [(12, Step::Reconnect)]);
         assert!(!recovery.was_reached());
         recovery.reached(false);
         let last = steps(&mut recovery, silence, 600..601);
