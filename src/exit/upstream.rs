@@ -31,6 +31,7 @@ static NAMES: RwLock<BTreeMap<&'static str, Named>> = RwLock::new(BTreeMap::new(
 
 /// What is known of an interned name.
 struct Named {
+    name: UpstreamName,
     /// True if the configuration has a source of this name. The store may contain exits of a source that was removed
     /// from the configuration.
     configured: bool,
@@ -38,16 +39,21 @@ struct Named {
     alone: &'static [Source],
 }
 
-/// The name of one entry of `[[sources.upstream]]`. A copy costs a pointer.
+/// An interned name.
+#[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Name(&'static str);
+
+/// The name of one entry of `[[sources.upstream]]`. This is a thin pointer, because a selector contains it, and each
+/// connection holds a selector.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UpstreamName(&'static str);
+pub struct UpstreamName(&'static Name);
 
 impl UpstreamName {
     /// Returns the name of a source that the configuration has. Returns `None` if the text cannot be such a name.
     pub fn configured(text: &str) -> Option<Self> {
         let name = Self::intern(text)?;
         let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
-        names.get_mut(name.0).into_iter().for_each(|named| named.configured = true);
+        names.get_mut(name.as_str()).into_iter().for_each(|named| named.configured = true);
         Some(name)
     }
 
@@ -58,12 +64,12 @@ impl UpstreamName {
             return None;
         }
         let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some((name, _)) = names.get_key_value(text) {
-            return Some(Self(name));
+        if let Some(named) = names.get(text) {
+            return Some(named.name);
         }
-        let name = Self(Box::leak(text.to_owned().into_boxed_str()));
+        let name = Self(Box::leak(Box::new(Name(Box::leak(text.to_owned().into_boxed_str())))));
         let alone: &'static [Source] = Box::leak(Box::new([Source::Upstream(name)]));
-        names.insert(name.0, Named { configured: false, alone });
+        names.insert(name.as_str(), Named { name, configured: false, alone });
         Some(name)
     }
 
@@ -71,17 +77,17 @@ impl UpstreamName {
     /// text.
     pub fn find(text: &str) -> Option<Self> {
         let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
-        names.get_key_value(text).filter(|(_, named)| named.configured).map(|(name, _)| Self(name))
+        names.get(text).filter(|named| named.configured).map(|named| named.name)
     }
 
     pub fn as_str(self) -> &'static str {
-        self.0
+        self.0.0
     }
 
     /// Returns the list that contains only this source.
     pub fn alone(self) -> &'static [Source] {
         let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
-        names.get(self.0).map_or(&[], |named| named.alone)
+        names.get(self.as_str()).map_or(&[], |named| named.alone)
     }
 }
 
@@ -96,7 +102,7 @@ fn is_name(text: &str) -> bool {
 
 impl fmt::Debug for UpstreamName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        f.write_str(self.as_str())
     }
 }
 
