@@ -6,6 +6,7 @@
 //! Next: `routes/view.rs` (how a route is shown), `routes/rotation.rs` (rotate, report, last), `routes/refusal.rs` (how
 //! errors of `admin` become HTTP answers).
 
+mod examples;
 mod host;
 mod owner;
 pub(super) mod pac;

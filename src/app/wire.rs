@@ -11,6 +11,7 @@ mod own;
 mod recall;
 pub(super) mod routes;
 pub(super) mod settings;
+mod upkeep;
 mod upstream;
 mod workers;
 
@@ -24,8 +25,8 @@ use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
 use self::announce::{Bound, announce};
 use self::cities::CityFile;
-use self::gauges::Gauges;
 use self::routes::FormerPorts;
+use self::upkeep::{start_gauges, start_upkeep};
 use self::workers::{ExitWorkers, WorkerInputs};
 use super::{StartError, files, secrets};
 use crate::admin::keys::KeyAdmin;
@@ -46,13 +47,8 @@ use crate::route::table::Origin;
 use crate::state::{Change, Clock, State};
 use crate::store::{self, Store};
 use crate::telemetry::history::{History, TOTALS};
-use crate::telemetry::{self, Telemetry, metrics};
+use crate::telemetry::{self, Telemetry};
 use crate::tor::Tor;
-
-/// The time between two updates of metrics that are not updated where they change: the gauges, the counters that other
-/// libraries keep, and the histograms. Any value below the interval at which Prometheus reads metrics (15 s or more) is
-/// good.
-const UPKEEP: Duration = Duration::from_secs(5);
 
 /// The length of the queue of reports. A report says that a site refuses an exit, and a worker makes a ban from it. Not
 /// tuned.
@@ -381,58 +377,6 @@ fn wiring(
         slow: Arc::new(Semaphore::new(api::SLOW)),
         tasks,
     }
-}
-
-/// Starts the worker that copies the counters of other parts into the metrics.
-fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits: &Limits, outbound: &Arc<Outbound>) {
-    let (worker, telemetry, limits, outbound) = (tasks.clone(), telemetry.clone(), limits.clone(), outbound.clone());
-    ::metrics::gauge!(metrics::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    tasks.supervise("upkeep", move || {
-        let (tasks, telemetry, limits, outbound) =
-            (worker.clone(), telemetry.clone(), limits.clone(), outbound.clone());
-        async move {
-            let mut tick = tokio::time::interval(UPKEEP);
-            while !tasks.is_stopping() {
-                tokio::select! {
-                    () = tasks.stopping() => {}
-                    _ = tick.tick() => {}
-                }
-                telemetry.upkeep();
-                outbound.tidy();
-                limits.tidy(std::time::Instant::now());
-                ::metrics::counter!(metrics::PANICS).absolute(tasks.panics());
-                ::metrics::gauge!(metrics::TASKS).set(tasks.running() as f64);
-            }
-        }
-    });
-    let (worker, state) = (tasks.clone(), state.clone());
-    tasks.supervise("state", move || state.clone().run(worker.clone()));
-}
-
-/// Starts the worker that updates the gauges, and logs when the gateway becomes ready or unready.
-fn start_gauges(
-    tasks: &Tasks,
-    state: &State,
-    tor: Option<Tor>,
-    readiness: Arc<dyn Fn() -> api::Readiness + Send + Sync>,
-) {
-    let (worker, state) = (tasks.clone(), state.clone());
-    tasks.supervise("gauges", move || {
-        let (tasks, state, tor, readiness) = (worker.clone(), state.clone(), tor.clone(), readiness.clone());
-        async move {
-            let mut tick = tokio::time::interval(UPKEEP);
-            let (mut gauges, mut log) = (Gauges::default(), exits::ReadinessLog::default());
-            while !tasks.is_stopping() {
-                tokio::select! {
-                    () = tasks.stopping() => {}
-                    _ = tick.tick() => {
-                        gauges.update(&state, tor.as_ref());
-                        log.update(&readiness());
-                    }
-                }
-            }
-        }
-    });
 }
 
 /// Converts the log settings of the configuration into those of the room `telemetry`.
