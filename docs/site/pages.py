@@ -11,6 +11,8 @@ PAGES = [
         ("kits/node/README.md", "The kit for Node"),
         ("docs/console.md", "The console"),
         (API, "API"),
+        ("docs/own-exits.md", "Proxies of your own"),
+        ("docs/own-addresses.md", "Own addresses"),
         ("docs/public-proxies.md", "Public proxies"),
         ("docs/coming-from.md", "Coming from another program"),
     ]),
