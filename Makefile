@@ -32,7 +32,7 @@ deb: ## build the release binary and its Debian package, for this release of Deb
 	packaging/deb/build
 
 test: ## check a change: format, commit messages, lints, documents, licences, unit, integration and end-to-end tests
-	@.ci/need cargo cc tor curl python3 venv git node npm wget torsocks proxychains4 haproxy promtool
+	@.ci/need cargo cc tor curl python3 venv git node npm wget torsocks proxychains4 haproxy promtool zsh fish
 	@$(STAGE) fetch   cargo fetch --locked
 	@$(STAGE) format  cargo fmt --all --check
 	@$(STAGE) format  .ci/subjects-test
@@ -64,6 +64,7 @@ verify: ## the slower tests: the release binary, the Debian package, the console
 	@$(STAGE) demo    .ci/try-demo
 	@$(STAGE) demo    .ci/try-demo --simtor
 	@$(STAGE) kills   env EXITGATE_KILLS=50 .ci/cargo-test --test e2e no_acknowledged_change
+	@$(STAGE) counts  env EXITGATE_KILLS=50 .ci/cargo-test --test e2e what_was_counted
 	@$(STAGE) dials   env EXITGATE_DIALS=10000 .ci/cargo-test --test it targets_that_fail
 	@$(STAGE) config  $(TARGET)/release/exitgate check-config --config config/exitgate.toml
 	@$(STAGE) deb     .ci/deb
@@ -72,6 +73,7 @@ verify: ## the slower tests: the release binary, the Debian package, the console
 	@$(STAGE) slow    .ci/cargo-test --test slow
 	@$(STAGE) compose .ci/compose
 	@$(STAGE) browser .ci/browser
+	@$(STAGE) docs-site .ci/docs-site
 	@$(STAGE) grafana .ci/grafana
 	@$(STAGE) recipes .ci/recipes
 	@$(MAKE) --no-print-directory kits
@@ -80,6 +82,10 @@ verify: ## the slower tests: the release binary, the Debian package, the console
 	@$(STAGE) soak    $(MAKE) --no-print-directory soak MINUTES=5
 	@$(STAGE) simnet  $(MAKE) --no-print-directory simnet-verify
 	@$(STAGE) report
+
+docs-site: ## make the documents into a site and check its links; `.ci/browser screenshots` makes its pictures
+	@.ci/need python3 venv
+	@.ci/docs-site
 
 kits: kit-python ## test the kits for scrapers: built, installed, and run with the real frameworks against the demo
 
@@ -145,4 +151,4 @@ fmt: ## format everything
 clean-state: ## delete the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run install deb test demo verify kits kit-python bench bench-api bench-pieces bench-engine bench-public bench-scale soak simnet simnet-verify fmt clean-state
+.PHONY: help run install deb test demo verify docs-site kits kit-python bench bench-api bench-pieces bench-engine bench-public bench-scale soak simnet simnet-verify fmt clean-state

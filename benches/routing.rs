@@ -17,6 +17,7 @@ use exitgate::exit::facts::Flags;
 use exitgate::exit::{Catalog, ExitId, Fingerprint, Listing, Moment, Protocol, PublicId, Source, Verdict};
 use exitgate::net::Target;
 use exitgate::route::memory::Bounds;
+use exitgate::route::rules::{Action, HostPattern, Rule, RuleSelector, Rules};
 use exitgate::route::selector::RouteName;
 use exitgate::route::table::Origin;
 use exitgate::route::{Ask, Bans, Memory, Policy, Route, RouteTable, Selector, Site, View, Words, decide};
@@ -99,6 +100,22 @@ fn catalog() -> Catalog {
     edit.finish()
 }
 
+/// Makes a thousand rules for names, ports and networks.
+fn rules(words: &Words) -> Rules {
+    let de = Selector::parse("de", words).expect("a selector");
+    let rule = |n: u32| {
+        let host = match n % 3 {
+            0 => format!("*.shop{n}.example"),
+            1 => format!("shop{n}.example"),
+            _ => format!("10.{}.{}.0/24", n / 256, n % 256),
+        };
+        let hosts = vec![HostPattern::parse(&host).expect("a pattern")];
+        let ports = if n.is_multiple_of(2) { vec![443..=443] } else { Vec::new() };
+        Rule { hosts, ports, action: Action::Use(RuleSelector::new(de.clone(), false)) }
+    };
+    Rules::new((0..1_000).map(rule).collect())
+}
+
 fn routes(catalog: &Catalog) -> RouteTable {
     let nordic = ["se", "no", "dk", "fi", "is"].map(str::to_owned).to_vec();
     let words = Words::new([("nordic".to_owned(), nordic)], []).expect("a group");
@@ -119,6 +136,7 @@ fn routes(catalog: &Catalog) -> RouteTable {
     let both = vec![Source::Public, Source::Tor];
     add("mixed", "any", Policy { sources: both.clone(), ..Policy::default() });
     add("second", "any", Policy { sources: both, fallback: true, ..Policy::default() });
+    add("ruled", "us", Policy { rules: rules(&words), ..Policy::default() });
     add("alone", "us-strict", Policy { exclusive: true, ..Policy::default() });
     table.refreshed(catalog, NOW)
 }
@@ -145,6 +163,7 @@ impl World {
     fn decide(&self, username: &str, target: &Target, rng: &mut SmallRng) -> bool {
         let view = View { catalog: &self.catalog, routes: &self.routes, bans: &self.bans };
         let Ok(wish) = self.routes.resolve(username, None) else { return false };
+        let Ok(wish) = self.routes.for_target(wish, &target.host, Some(target.port)) else { return false };
         let ask = Ask { wish: &wish, key: "team-a", target, now: NOW, avoid: &[], plain: false };
         black_box(decide(view, &self.memory, &ask, rng)).is_ok()
     }
@@ -186,6 +205,9 @@ fn questions() -> Vec<(&'static str, String, &'static str, bool)> {
         ("route, checked", "route-8x", SHOP, true),
         ("route, mixed sources", "mixed", SHOP, true),
         ("route, fall-back", "second", SHOP, true),
+        ("route, no rule of 1,000 matches", "ruled", SHOP, true),
+        ("route, rule 1,000 of 1,000", "ruled", "www.shop999.example:80", true),
+        ("route, narrowed, rule 1,000", "ruled-session-a#", "www.shop999.example:80", true),
         ("route, narrowed", "route-11x-session-a#", SHOP, true),
         ("a port that few exits allow", "de", "irc.example:6667", true),
         ("a port that differs between exits", "de", "odd.example:8123", true),

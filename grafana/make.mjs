@@ -9,8 +9,8 @@ const SOURCE = { type: "prometheus", uid: "${source}" };
 // Every query of exitgate's metrics has the first filter; queries by route have the second.
 const HERE = `instance=~"$instance"`;
 const ROUTE = `${HERE}, route=~"$route"`;
-// The outcomes of requests that failed; all others are successes.
-const FAILED = `outcome=~"(auth|ours|draining|client|denied|limited|no_exit|engine|exit|target|answer)(_.+)?"`;
+// The outcomes of requests that failed; all others are successes. A tunnel whose client or target went away was open: its request succeeded.
+const FAILED = `outcome=~"(auth|client|denied|limited|no_exit|engine|exit|target|answer|deadline|draining)(_.+)?", outcome!~"(client|target)_gone"`;
 const OURS = `outcome=~"(ours|no_exit|engine|exit)_.+"`;
 const BOX = `name=~".*(exitgate|tor).*"`;
 
@@ -121,6 +121,7 @@ function control() {
     graph("Failed share by route", 12, [[`topk(10, (${rate("exitgate_requests_total", `${ROUTE}, ${FAILED}`, "route")} / ${rate("exitgate_requests_total", ROUTE, "route")}))`, "{{route}}"]], { unit: "percentunit", max: 1 }),
     graph("Distinct addresses by route", 12, [[`exitgate_pool_unique_ips{${ROUTE}}`, "{{route}}"]], { decimals: 0 }),
     graph("Exits missing from pools", 12, [[`exitgate_pool_wanted_exits{${ROUTE}} - exitgate_pool_exits{${ROUTE}}`, "{{route}}"]], { decimals: 0, about: "Some missing exits are normal in a country that has no more. If all are missing, there is an alert." }),
+    graph("Keys with a budget that is nearly or fully used", 12, [[`sum by (state) (exitgate_key_budgets{${HERE}})`, "{{state}}"], [`sum(exitgate_keys{${HERE}})`, "keys"]], { decimals: 0 }),
     graph("Routes, pins, sessions, selectors in use", 12, [[`sum(exitgate_routes{${HERE}})`, "routes"], [`sum(exitgate_pins{${HERE}})`, "pins"], [`sum(exitgate_sessions{${HERE}})`, "sessions"], [`sum(exitgate_implicit_routes{${HERE}})`, "selectors"]], { decimals: 0 }),
     graph("Streams open by route", 12, [[`topk(10, sum by (route) (exitgate_streams_open{${ROUTE}}))`, "{{route}}"]], { decimals: 0 }),
     row("Traffic and connections"),

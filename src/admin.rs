@@ -11,14 +11,19 @@
 //!
 //! Nothing in this room depends on HTTP: `api/routes.rs` translates each [`RouteError`] into a status.
 //!
+//! Keys of clients are administered by `admin/keys.rs`.
+//!
 //! Next: `admin/spec.rs` (the fields of a route), `admin/service.rs` (the worker), `admin/listeners.rs` (the ports).
 
 mod duration;
 mod error;
+pub mod keys;
 mod listeners;
 mod port;
 mod restore;
+mod rule_spec;
 mod service;
+mod source_spec;
 mod spec;
 
 use std::collections::BTreeSet;
@@ -34,6 +39,7 @@ pub use error::{BadField, RouteError};
 pub use listeners::Listeners;
 pub use port::{PortError, bind};
 pub use restore::restored;
+pub use rule_spec::RuleSpec;
 pub use spec::{RouteMode, RouteRules, RouteSpec};
 
 use crate::exit::Source;

@@ -10,9 +10,11 @@
 //! Next: `api/endpoints.rs`.
 
 mod auth;
+mod bans;
 mod check_history;
 mod checks;
 mod connections;
+mod draining;
 mod endpoints;
 mod engines;
 mod error;
@@ -24,6 +26,9 @@ mod extract;
 #[cfg(test)]
 mod fixture;
 mod health;
+mod history;
+mod identity;
+mod keys;
 pub mod list;
 mod openapi;
 mod request_id;
@@ -34,6 +39,7 @@ mod write_timeout;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -55,7 +61,9 @@ use error::ApiError;
 use write_timeout::WriteTimeout;
 
 use crate::admin::RouteAdmin;
+use crate::admin::keys::KeyAdmin;
 use crate::check;
+use crate::exit::identity::Identities;
 use crate::gateway::connection_table::ConnectionTable;
 use crate::gateway::outbound::Outbound;
 use crate::lifecycle::Tasks;
@@ -64,6 +72,7 @@ use crate::listen::{self, Arrival, Permits, Reservation};
 use crate::source::handle::Sources;
 use crate::state::State;
 use crate::store::Store;
+use crate::telemetry::history::History;
 use crate::tor::Tor;
 
 /// The largest number of connections at the same time. Further connections wait in the kernel's queue. Not tuned: a few
@@ -109,6 +118,8 @@ pub struct Wiring {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Returns which sources have a tested exit, and why the others have none.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    /// True from the stop signal on.
+    pub draining: Arc<AtomicBool>,
     /// The channel to `app/serve.rs` for reload requests.
     pub reload: mpsc::Sender<ReloadRequest>,
     /// The current exits, routes, pins and sessions.
@@ -119,6 +130,8 @@ pub struct Wiring {
     pub tester: Option<check::Handle>,
     /// Tests public proxies. `None` if the configuration has no lists of them.
     pub public_tester: Option<check::public::Handle>,
+    /// Tests own addresses. `None` if the configuration has none.
+    pub own_tester: Option<check::Handle>,
     /// Tests the exits of upstream sources. `None` if the configuration has no such source.
     pub upstream_tester: Option<check::Handle>,
     /// The sources of exits.
@@ -131,6 +144,8 @@ pub struct Wiring {
     pub tor: Option<Tor>,
     /// Whether the gateway itself connects to nothing but Tor.
     pub only_tor: OnlyTor,
+    /// The figures of the last 24 hours, which `/history` reads.
+    pub history: Arc<History>,
     /// The journal that `/events` reads.
     pub journal: Arc<Journal>,
     /// Creates, changes and closes routes.
@@ -140,8 +155,12 @@ pub struct Wiring {
     pub outbound: Arc<Outbound>,
     /// The open connections of clients.
     pub connections: Arc<ConnectionTable>,
+    /// Creates, changes and deletes keys.
+    pub keys: KeyAdmin,
     /// The addresses of the shared port.
     pub gateway: Vec<SocketAddr>,
+    /// Finds the time zone, locale and place of exits.
+    pub identities: Identities,
     /// The permits for requests that take seconds (checks and rotations).
     pub slow: Arc<Semaphore>,
     /// Starts the API's workers, and signals when the gateway stops.
@@ -161,13 +180,16 @@ impl Wiring {
     }
 }
 
-/// Serves the API on ports that are bound already, until the gateway stops. This function returns as soon as the API's
-/// thread runs.
+/// Serves the API on ports that are bound already. This function returns as soon as the API's thread runs.
+///
+/// `serving` are the tasks that serve the API. They are stopped after all other tasks, because health and metrics
+/// matter most while the gateway drains.
 pub fn start(
     ports: Vec<Reservation>,
     access: Arc<ArcSwap<Access>>,
     wiring: Wiring,
     extra: Router,
+    serving: Tasks,
 ) -> std::io::Result<()> {
     let tasks = wiring.tasks.clone();
     if let Some(public_list) = wiring.public_list.clone() {
@@ -179,27 +201,31 @@ pub fn start(
     let gate = axum::middleware::from_fn_with_state(gate, auth::gate);
     // The layer that is added last handles a request first. Here this is the layer that assigns ids, so a request that
     // `gate` refuses also has an id.
-    let app = endpoints::router(wiring.clone(), extra).layer(gate).layer(axum::middleware::from_fn(request_id::follow));
+    let draining = axum::middleware::from_fn_with_state(tasks.clone(), draining::refuse_changes);
+    let app = endpoints::router(wiring.clone(), extra)
+        .layer(draining)
+        .layer(gate)
+        .layer(axum::middleware::from_fn(request_id::follow));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (failed, outcome) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("api".to_owned()).spawn(move || {
         runtime.block_on(async move {
             let (watched, worker) = (wiring, tasks.clone());
+            let (sampled, sampler) = (watched.clone(), worker.clone());
             tasks.supervise("events", move || events::watch(watched.clone(), worker.clone()));
+            tasks.supervise("history", move || history::watch(sampled.clone(), sampler.clone()));
             let permits = Permits::new(CONNECTIONS);
             let mut listeners = Vec::new();
             for port in ports {
                 let app = app.clone();
                 let serve = move |arrival| connection(app.clone(), arrival);
-                match listen::start(port, &permits, CONNECTIONS, &tasks, serve) {
+                match listen::start(port, &permits, CONNECTIONS, &serving, serve) {
                     Ok(listener) => listeners.push(listener),
                     Err(error) => return drop(failed.send(Err(error))),
                 }
             }
             let _ = failed.send(Ok(()));
-            // The API is served until the process is killed, not only until draining starts, because health and metrics
-            // matter most during draining.
-            tasks.killed().await;
+            serving.killed().await;
         });
     })?;
     outcome.recv().unwrap_or_else(|_| Err(std::io::Error::other("the API's thread ended before it served anything")))

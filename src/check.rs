@@ -7,8 +7,8 @@
 //! another one.
 //!
 //! The code is pure (without I/O) except for two parts. An [`ExitDialer`] opens streams: [`TorExitDialer`],
-//! [`UpstreamDialer`], or a simulated dialer in tests. The loop in `check/worker.rs` passes messages between the running checks, the tester's
-//! state and [`crate::state`].
+//! [`UpstreamDialer`], or a simulated dialer in tests. The loop in `check/worker.rs` passes messages between the
+//! running checks, the tester's state and [`crate::state`].
 //!
 //! Next: `check/tester_state.rs` (which checks are due, and which results came back), `check/round.rs` (one check),
 //! `check/verdict.rs` (the verdict on one check), `check/evaluator.rs` (verdicts that need the results of other exits),
@@ -26,6 +26,7 @@ mod exit_update;
 pub mod fault;
 mod measure;
 mod outage;
+mod own_dialer;
 pub mod pardon;
 pub mod probe;
 pub mod public;
@@ -54,6 +55,7 @@ use tokio::time::Instant;
 pub use self::evaluator::PageHealth;
 pub use self::exit_update::{ECHO, Geo};
 pub use self::fault::Fault;
+pub use self::own_dialer::OwnAddressDialer;
 pub use self::results::Checked;
 pub use self::settings::{BadSettings, CheckedSite, Settings, Tested};
 pub use self::tor_dialer::TorExitDialer;
@@ -145,7 +147,8 @@ impl Handle {
     }
 }
 
-/// The tester of Tor exits, and the tester of exits of one's own. There is one of each for the whole gateway.
+/// The tester of Tor exits, of own addresses, or of exits of upstream sources. [`Tested`] says of which. There is at most
+/// one of each.
 pub type Tester<D> = Worker<DialedExits<D>>;
 
 /// How exits are tested to which an [`ExitDialer`] opens streams.

@@ -9,14 +9,19 @@
 //!
 //! Next: `cli/check_config.rs`, the shortest command; `cli/routes.rs`, the longest.
 
+mod bans;
 mod check_config;
 mod client;
+mod completions;
 mod health;
+mod init;
+mod keys;
 mod lists;
 mod man;
 mod reload;
 mod remote;
 mod routes;
+mod rule;
 mod store;
 mod table;
 mod test_exits;
@@ -125,6 +130,11 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a configuration and its secrets, and print the next commands
+    ///
+    /// Writes exitgate.toml with comments, a key for clients and a token for the API (both readable by this user only).
+    /// An existing key or token is used again, and no file is overwritten.
+    Init(init::Args),
     /// Run the gateway
     ///
     /// Runs until SIGTERM or SIGINT. Then it takes no new connections, open ones may finish for `lifecycle.drain`, and a
@@ -161,6 +171,16 @@ enum Command {
         #[command(flatten)]
         remote: Remote,
     },
+    /// List, create, change and delete keys of clients
+    ///
+    /// exitgate keys create team-a --ttl 30d --budget bytes_per_month=100GB
+    #[command(after_help = REMOTE_HELP)]
+    Keys {
+        #[command(subcommand)]
+        action: keys::Keys,
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// List exits, show one, or test one now
     #[command(after_help = REMOTE_HELP)]
     Exits {
@@ -170,6 +190,14 @@ enum Command {
         remote: Remote,
         #[command(flatten)]
         watch: Watch,
+    },
+    /// List, make and lift bans: which exits are not used for which sites
+    #[command(after_help = REMOTE_HELP)]
+    Bans {
+        #[command(subcommand)]
+        action: bans::Bans,
+        #[command(flatten)]
+        remote: Remote,
     },
     /// Show the tor processes that the gateway drives
     #[command(after_help = REMOTE_HELP)]
@@ -219,6 +247,8 @@ enum Command {
     },
     /// Print completions for a shell
     ///
+    /// In bash, zsh and fish they also complete the names of routes, which they ask the running gateway for.
+    ///
     /// For bash: exitgate completions bash > /etc/bash_completion.d/exitgate
     Completions {
         /// The shell that will read them
@@ -235,6 +265,10 @@ struct ConfigFile {
 
 /// Runs the command of a command line. The first item of `args` is the program's name.
 pub fn run(args: impl IntoIterator<Item = OsString>, actions: Actions) -> ExitStatus {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if args.get(1).is_some_and(|word| word == completions::ROUTE_NAMES) {
+        return completions::print_route_names(&args[1..]);
+    }
     let line = match CommandLine::try_parse_from(args) {
         Ok(line) => line,
         Err(error) => {
@@ -249,6 +283,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, actions: Actions) -> ExitSt
             _ = CommandLine::command().print_help();
             ExitStatus::Ok
         }
+        Some(Command::Init(args)) => finish(init::run(&args)),
         Some(Command::Serve(file)) => with_config(file, actions.serve),
         Some(Command::CheckConfig(file)) => check_config::run(file),
         Some(Command::Reload(file)) => with_config(file, actions.reload),
@@ -258,22 +293,16 @@ pub fn run(args: impl IntoIterator<Item = OsString>, actions: Actions) -> ExitSt
         }
         Some(Command::Store(command)) => with_config(command.config(), |loaded, _| store::run(&loaded, &command)),
         Some(Command::Routes { action, remote }) => action.run(remote),
+        Some(Command::Keys { action, remote }) => action.run(remote),
         Some(Command::Exits { args, remote, watch }) => args.run(remote, watch),
+        Some(Command::Bans { action, remote }) => action.run(remote),
         Some(Command::Engines { remote, watch }) => lists::engines(remote, watch),
         Some(Command::Sources { args, remote, watch }) => args.run(remote, watch),
         Some(Command::Connections { args, remote, watch }) => args.run(remote, watch),
         Some(Command::Why { args, remote, watch }) => args.run(remote, watch),
         Some(Command::Man { folder }) => finish(man::run(CommandLine::command(), folder)),
-        Some(Command::Completions { shell }) => finish(completions(shell)),
+        Some(Command::Completions { shell }) => finish(completions::run(shell, CommandLine::command())),
     }
-}
-
-fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitStatus> {
-    // The text is first written into memory, because the generator panics if a write fails.
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut CommandLine::command(), "exitgate", &mut text);
-    io::stdout().write_all(&text)?;
-    Ok(ExitStatus::Ok)
 }
 
 /// Loads the configuration. If it has no fault, calls the function that does the command's work.

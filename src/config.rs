@@ -28,16 +28,19 @@ mod check;
 mod choice;
 mod deserialize;
 mod diff;
+mod direct;
 mod env;
 mod finding;
 mod findings;
 mod gateway;
+mod geo;
 mod group;
 mod key_path;
 mod listen_address;
 mod load;
 mod log;
 mod route;
+mod rule;
 mod schema;
 mod secret;
 mod source;
@@ -59,12 +62,15 @@ pub use api::Api;
 pub use check::{Check, CheckPublic, CheckTarget, CheckUpstream};
 pub use choice::{Auth, Engine, Isolation, ListFormat, LogFormat, Rotate, Through};
 pub use diff::{Changes, diff};
+pub use direct::Direct;
 pub use finding::{Faults, Finding, Location};
-pub use gateway::{ClientKey, Gateway, Limits, PortRules};
+pub use gateway::{Budget, ClientKey, Gateway, Limits, PortRules};
+pub use geo::Geo;
 pub use group::Groups;
 pub use load::{Loaded, Origin, find, load, parse};
 pub use log::Log;
 pub use route::Route;
+pub use rule::{Rule, RuleAction};
 pub use source::{ExitAddresses, Onionoo, Proxifly, ProxyList, Sources};
 pub use tls::Tls;
 pub use tor::{Attach, Tor};
@@ -74,6 +80,11 @@ pub use upstream_gateway::UpstreamGateway;
 use diff::FlatKeys;
 use findings::Findings;
 use key_path::KeyPath;
+
+/// Reads a number of bytes, such as `500000`, `500KB` or `10MiB`. `None` if the text is no such number.
+pub fn read_bytes(text: &str) -> Option<u64> {
+    <units::Bytes as text_value::TextValue>::read(text).ok().map(|bytes| bytes.0)
+}
 
 /// What the validation of a configuration must know about a selector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +110,7 @@ pub struct Config {
     pub sources: Sources,
     pub check: Check,
     pub store: Store,
+    pub geo: Geo,
     pub groups: Groups,
     /// The routes of the configuration file. The API can create more.
     pub routes: Vec<Route>,
@@ -112,6 +124,8 @@ pub struct Config {
 pub struct Lifecycle {
     /// How long open tunnels may continue after SIGTERM.
     pub drain: Duration,
+    /// How long the ports still take new connections after SIGTERM, while `/ready` answers 503 already.
+    pub drain_delay: Duration,
 }
 
 /// The settings of `[store]`.
@@ -149,17 +163,17 @@ impl Config {
             findings.fault("data_dir", what, "name a folder; exitgate creates it if it does not exist");
         }
         let groups = Groups::validate(&file.groups, findings);
+        // The sources come before the keys and the routes, because these may name an upstream source.
+        let sources = Sources::validate(&file.sources, file.gateway.allow_direct, findings);
         let gateway = Gateway::validate(&file.gateway, findings);
         let check = Check::validate(&file.check, findings);
-        // The sources come before the routes, because a route may name an upstream source.
-        let sources = Sources::validate(&file.sources, findings);
         let context = route::RouteContext { gateway: &gateway, check: &check, groups: &groups, selectors };
         let routes = context.routes(file, findings);
         let api = Api::validate(&file.api, findings);
         let mut config = Self {
             data_dir: file.data_dir.clone(),
             log: Log::validate(&file.log, findings),
-            lifecycle: Lifecycle { drain: file.lifecycle.drain.0.0 },
+            lifecycle: Lifecycle { drain: file.lifecycle.drain.0.0, drain_delay: file.lifecycle.drain_delay.0.0 },
             exposure: Exposure::of(&gateway, &api),
             gateway,
             api,
@@ -167,6 +181,7 @@ impl Config {
             sources,
             check,
             store: Store { keep_checks: file.store.keep_checks.0 },
+            geo: Geo::validate(&file.geo, findings),
             groups,
             routes,
             flat: FlatKeys::default(),

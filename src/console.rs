@@ -49,8 +49,9 @@ macro_rules! assets {
 }
 
 assets! {
-    "api.js" "app.css" "app.js" "chart.js" "icon.svg" "lines.js" "live.js" "parts.js" "search.js" "view.js" "words.js"
-    "pages/change.js" "pages/connections.js" "pages/create.js" "pages/engines.js" "pages/events.js" "pages/exit.js" "pages/exits.js"
+    "api.js" "app.css" "app.js" "chart.js" "history.js" "icon.svg" "lines.js" "live.js" "map.js" "parts.js" "search.js"
+    "steps.js" "view.js" "words.js" "pages/change.js" "pages/connections.js" "pages/create.js" "pages/engines.js"
+    "pages/events.js" "pages/exit.js" "pages/exits.js" "pages/first.js" "pages/history.js" "pages/map.js"
     "pages/public.js" "pages/route.js" "pages/routes.js" "pages/sources.js" "pages/why.js"
     "vendor/LICENSES.txt" "vendor/hooks.js" "vendor/htm.js" "vendor/preact.js"
 }

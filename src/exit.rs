@@ -9,15 +9,17 @@
 //! address that a pin promises come from the observed IP.
 //!
 //! Next: `exit/facts.rs` (what is known of one exit), `exit/capacity.rs` (how much it can carry), `exit/catalog.rs`
-//! (all exits, indexed), `exit/load.rs` (what changes with every connection). [`crate::route`] chooses among exits.
-//! [`crate::dial`] opens streams through exits.
+//! (all exits, indexed), `exit/load.rs` (what changes with every connection), `exit/identity.rs` (time zone and languages).
+//! [`crate::route`] chooses among exits. [`crate::dial`] opens streams through exits.
 
 pub(crate) mod capacity;
 pub mod catalog;
 pub mod country;
 pub mod facts;
+pub mod identity;
 pub mod load;
 pub mod moment;
+pub mod own;
 pub mod policy;
 pub mod public;
 mod slot;
@@ -32,7 +34,7 @@ pub use slot::Slot;
 pub use upstream::{Account, AccountFault, AccountRef, ProxyTls, UpstreamId, UpstreamName, UpstreamProxy};
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -144,8 +146,10 @@ pub enum ExitId {
     Tor(Fingerprint),
     Public(Arc<PublicId>),
     Upstream(Arc<UpstreamId>),
-    /// This machine's own address.
+    /// This machine, with the address that the operating system chooses.
     Direct,
+    /// One of the own addresses of this machine from `sources.direct.bind`.
+    Own(IpAddr),
     /// Stands for a connection to an onion service, which is reached inside the Tor network without an exit. No catalog
     /// contains this id. Only records of connections contain this id.
     Onion,
@@ -157,19 +161,28 @@ impl ExitId {
             Self::Tor(_) | Self::Onion => Source::Tor,
             Self::Public(_) => Source::Public,
             Self::Upstream(id) => Source::Upstream(id.source),
-            Self::Direct => Source::Direct,
+            Self::Direct | Self::Own(_) => Source::Direct,
         }
     }
 }
 
+impl ExitId {
+    /// Reads the id of an exit of the source `direct`.
+    pub fn parse_direct(text: &str) -> Option<Self> {
+        if text == "direct" { Some(Self::Direct) } else { own::parse_id(text).map(Self::Own) }
+    }
+}
+
 impl fmt::Display for ExitId {
-    /// Writes a relay's fingerprint, a public proxy's URL, the source and key of a proxy of one's own, `direct` or `onion`.
+    /// Writes a relay's fingerprint, a public proxy's URL, the source and key of a proxy of one's own, `direct`,
+    /// `direct://` and an own address, or `onion`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tor(fingerprint) => write!(f, "{fingerprint}"),
             Self::Public(public) => write!(f, "{}://{}", public.protocol.as_str(), public.addr),
             Self::Upstream(id) => write!(f, "{id}"),
             Self::Direct => f.write_str("direct"),
+            Self::Own(ip) => f.write_str(&own::id(*ip)),
             Self::Onion => f.write_str("onion"),
         }
     }

@@ -13,6 +13,7 @@
 //!
 //! Next: `lifecycle/signals.rs` has the signals of the process. `app/serve.rs` calls [`Lifecycle::stop`] after a
 //! signal. `lifecycle/cut.rs` ends one connection. `lifecycle/yielding.rs` is about threads for background work.
+//! `lifecycle/memory.rs` returns free memory to the operating system.
 
 use std::any::Any;
 use std::future::Future;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 mod cut;
+pub mod memory;
 pub mod signals;
 pub mod yielding;
 

@@ -7,25 +7,33 @@
 //! No function in this module waits: the counters are atomics, the tables of addresses are sharded, and each lock is
 //! held only for one look-up.
 //!
-//! Next: `limit/allowance.rs` (how much one key or one address may use), `limit/auth_throttle.rs` (wrong keys),
-//! `limit/target.rs` (forbidden targets), `limit/bucket.rs` (bytes per second).
+//! Next: `limit/keys.rs` (all keys, and how the key of a client is found), `limit/allowance.rs` (how much one key or one
+//! address may use at the same time), `limit/account.rs` (how much one key may use in a day and a month),
+//! `limit/auth_throttle.rs` (wrong keys), `limit/target.rs` (forbidden targets), `limit/bucket.rs` (bytes per second).
 
+mod account;
 mod allowance;
 mod auth_throttle;
 mod bucket;
+pub mod keys;
+mod ledger;
 pub mod target;
 
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
+pub use self::account::{Account, Budgets, Crossing, Spend, Usage};
 pub use self::allowance::subscriber;
-use self::allowance::{Allowance, ClientAllowances, Clock, Slot};
+use self::allowance::{ClientAllowances, Clock, Slot, lock};
 pub use self::auth_throttle::AuthThrottle;
 pub use self::bucket::Bucket;
+use self::keys::{ApiKey, Digester, KeyState, Keys};
+pub use self::ledger::{Budget, Ledger, Level, Period, Spent, Used};
+use crate::exit::Moment;
 use crate::net::Secret;
 
 /// How much one key or one client address may use. In each field, `None` means no limit.
@@ -39,7 +47,7 @@ pub struct Amounts {
     pub bytes_per_second: Option<NonZeroU64>,
 }
 
-/// A client's key.
+/// A client's key of the configuration.
 #[derive(Clone, Debug)]
 pub struct Key {
     /// The name of the key. Pins, sessions and access lines contain the name, because they must never contain the
@@ -48,6 +56,7 @@ pub struct Key {
     /// The password that clients send.
     pub secret: Secret,
     pub amounts: Amounts,
+    pub budgets: Budgets,
 }
 
 /// The settings for the pause of an address that tries wrong keys.
@@ -66,22 +75,24 @@ pub struct Limits(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     terms: ArcSwap<Terms>,
+    /// Held while the terms are replaced, because a reload and a change of keys by the API may come at the same time.
+    replacing: Mutex<()>,
     throttle: AuthThrottle,
     clients: ClientAllowances,
     clock: Clock,
 }
 
-/// The configured part of the limits. A reload replaces all of this struct.
+/// The part of the limits that a reload or a change of keys by the API replaces.
 #[derive(Debug)]
 struct Terms {
-    keys: Vec<(Key, Arc<Allowance>)>,
+    keys: Keys,
     each_client: Amounts,
     damping: Damping,
 }
 
 /// The key of a client, if the client needed one.
 #[derive(Clone, Debug)]
-pub struct Identity(Option<(Arc<str>, Arc<Allowance>)>);
+pub struct Identity(Option<Arc<KeyState>>);
 
 impl Identity {
     pub fn anonymous() -> Self {
@@ -90,7 +101,29 @@ impl Identity {
 
     /// Returns the key's name, or `None` if the client needed no key.
     pub fn key(&self) -> Option<&Arc<str>> {
-        self.0.as_ref().map(|(name, _)| name)
+        self.0.as_ref().map(|key| &key.name)
+    }
+
+    /// Returns what this key has used. `None` if the client needed no key.
+    pub fn account(&self) -> Option<&Arc<Account>> {
+        self.0.as_ref().map(|key| &key.account)
+    }
+
+    /// Returns true if the client may use the route with this name. `None` means a username without a route.
+    pub fn may_use_route(&self, route: Option<&str>) -> bool {
+        let Some(routes) = self.0.as_ref().and_then(|key| key.rights.routes.as_deref()) else { return true };
+        route.is_some_and(|route| routes.iter().any(|allowed| **allowed == *route))
+    }
+
+    /// Returns the names of the routes that the client may use. The list is empty if the client may use all.
+    pub fn routes(&self) -> &[Box<str>] {
+        self.0.as_ref().and_then(|key| key.rights.routes.as_deref()).unwrap_or_default()
+    }
+
+    /// Returns true if the client may use the source with this name.
+    pub fn may_use_source(&self, source: &str) -> bool {
+        let Some(sources) = self.0.as_ref().and_then(|key| key.rights.sources.as_deref()) else { return true };
+        sources.iter().any(|allowed| **allowed == *source)
     }
 }
 
@@ -99,6 +132,8 @@ impl Identity {
 pub enum KeyRefusal {
     NoKey,
     WrongKey,
+    /// The key was right, but its time is over.
+    Expired,
     /// Too many wrong keys came from this address, so this key was not accepted, right or wrong.
     Damped {
         /// The time after which keys from this address are accepted again.
@@ -118,6 +153,8 @@ pub enum Denied {
         /// The time after which the next connection will be accepted.
         retry_after: Duration,
     },
+    #[error("{} of {} are used, and the next ones may be used from {} on", .0.limit, .0.what, .0.until)]
+    Budget(Spent),
 }
 
 /// The owner of a limit: a key or a client's address.
@@ -155,17 +192,53 @@ impl Admission {
 impl Limits {
     pub fn new(keys: Vec<Key>, each_client: Amounts, damping: Damping) -> Self {
         let clock = Clock::default();
-        let terms = Terms::new(keys, each_client, damping, &[], &clock);
+        let keys = Keys::default().with_configured(keys, &clock, SystemTime::now().into());
+        let terms = Terms { keys, each_client, damping };
         let clients = ClientAllowances::new(each_client, clock.clone());
-        let throttle = AuthThrottle::default();
-        Self(Arc::new(Shared { terms: ArcSwap::from_pointee(terms), throttle, clients, clock }))
+        let (terms, throttle) = (ArcSwap::from_pointee(terms), AuthThrottle::default());
+        Self(Arc::new(Shared { terms, replacing: Mutex::default(), throttle, clients, clock }))
     }
 
-    /// Replaces the keys and the amounts. A key that keeps its name keeps the count of its open connections.
+    /// Replaces the keys of the configuration and the amounts. A key that keeps its name keeps the count of its open
+    /// connections and of what it used. Keys of the API stay.
     pub fn replace(&self, keys: Vec<Key>, each_client: Amounts, damping: Damping) {
-        let old = self.0.terms.load();
-        self.0.terms.store(Arc::new(Terms::new(keys, each_client, damping, &old.keys, &self.0.clock)));
+        let _one_at_a_time = lock(&self.0.replacing);
+        let keys = self.0.terms.load().keys.with_configured(keys, &self.0.clock, SystemTime::now().into());
+        self.0.terms.store(Arc::new(Terms { keys, each_client, damping }));
         self.0.clients.change(each_client);
+    }
+
+    /// Replaces the keys of the API. A key that keeps its name and the time of its creation keeps the count of its open
+    /// connections and of what it used.
+    pub fn set_api_keys(&self, digester: Arc<Digester>, keys: Vec<ApiKey>) {
+        self.change_keys(|old, clock, now| old.with_api(digester, keys, clock, now));
+    }
+
+    /// Adds a key of the API, or replaces the key with the same name.
+    pub fn put_api_key(&self, digester: Arc<Digester>, key: ApiKey) {
+        self.change_keys(|keys, clock, now| keys.with_one(digester, key, clock, now));
+    }
+
+    /// Removes a key of the API. Connections of this key stay open.
+    pub fn drop_api_key(&self, name: &str) {
+        self.change_keys(|keys, _, _| keys.without(name));
+    }
+
+    fn change_keys(&self, change: impl FnOnce(&Keys, &Clock, Moment) -> Keys) {
+        let _one_at_a_time = lock(&self.0.replacing);
+        let terms = self.0.terms.load();
+        let keys = change(&terms.keys, &self.0.clock, SystemTime::now().into());
+        self.0.terms.store(Arc::new(Terms { keys, each_client: terms.each_client, damping: terms.damping }));
+    }
+
+    /// Returns all keys: those of the configuration first.
+    pub fn keys(&self) -> Vec<Arc<KeyState>> {
+        self.0.terms.load().keys.list().cloned().collect()
+    }
+
+    /// Returns true if clients need a key.
+    pub fn needs_key(&self) -> bool {
+        !self.0.terms.load().keys.is_empty()
     }
 
     /// Finds the key that a client sent. During a pause, only keys that the address used successfully before are
@@ -177,22 +250,20 @@ impl Limits {
             return Ok(Identity::anonymous());
         }
         let password = password.filter(|password| !password.is_empty()).ok_or(KeyRefusal::NoKey)?;
-        // All keys are compared, even after one has matched. Otherwise the duration of the loop would show the position
-        // of the matching key.
-        let matches = terms.keys.iter().enumerate().filter(|(_, (key, _))| key.secret.matches(password));
-        let found = matches.fold(None, |found, (at, _)| found.or(Some(at)));
-        let wait = self.0.throttle.check(client, password, found.is_some(), terms.damping, now);
+        let found = terms.keys.find(password);
+        let valid = found.filter(|key| !key.is_expired(now));
+        let wait = self.0.throttle.check(client, password, valid.is_some(), terms.damping, now);
         if let Some(retry_after) = wait {
             return Err(KeyRefusal::Damped { retry_after });
         }
-        let (key, allowance) = &terms.keys[found.ok_or(KeyRefusal::WrongKey)?];
-        Ok(Identity(Some((key.name.clone(), allowance.clone()))))
+        let refusal = if found.is_some() { KeyRefusal::Expired } else { KeyRefusal::WrongKey };
+        valid.map(|key| Identity(Some(key.clone()))).ok_or(refusal)
     }
 
     /// Counts one more connection. If the connection would exceed a limit, the error tells which limit, and the
     /// connection is not counted.
     pub fn admit(&self, identity: &Identity, client: IpAddr) -> Result<Admission, Denied> {
-        let key = identity.0.as_ref().map(|(_, allowance)| allowance.take(LimitOf::Key)).transpose()?;
+        let key = identity.0.as_ref().map(|key| key.allowance.take(LimitOf::Key)).transpose()?;
         let client = self.0.clients.take(client, self.0.terms.load().each_client)?;
         let rate = [&key, &client].into_iter().flatten().find_map(Slot::bucket);
         Ok(Admission { rate, _key: key, _client: client })
@@ -203,24 +274,6 @@ impl Limits {
     pub fn tidy(&self, now: Instant) {
         self.0.throttle.tidy(now);
         self.0.clients.tidy();
-    }
-}
-
-impl Terms {
-    fn new(
-        keys: Vec<Key>,
-        each_client: Amounts,
-        damping: Damping,
-        old: &[(Key, Arc<Allowance>)],
-        clock: &Clock,
-    ) -> Self {
-        let keys = keys.into_iter().map(|key| {
-            let kept = old.iter().find(|(old, _)| old.name == key.name).map(|(_, allowance)| allowance.clone());
-            let allowance = kept.unwrap_or_default();
-            allowance.change(key.amounts, Some(clock));
-            (key, allowance)
-        });
-        Self { keys: keys.collect(), each_client, damping }
     }
 }
 

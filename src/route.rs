@@ -14,6 +14,7 @@
 //! | `route/pool.rs`, `route/implicit.rs` | the exits that a route, or a username without a route, uses now |
 //! | `route/choose.rs` | which exit a connection gets |
 //! | `route/pin.rs`, `route/session.rs` | exits that strict routes and sessions keep |
+//! | `route/rules.rs`, `route/table/destination.rs` | rules by destination |
 //! | `route/ban.rs` | sites that refuse exits |
 //! | `route/explain.rs`, `route/refusal.rs` | why a username has its exits, or has no exit |
 //! | `route/wanted.rs` | the circuits that Tor should keep ready |
@@ -41,6 +42,7 @@ pub mod policy;
 pub mod pool;
 pub mod refusal;
 pub mod refusal_detector;
+pub mod rules;
 pub mod selector;
 pub mod session;
 pub mod table;

@@ -210,7 +210,7 @@ impl State {
         if changed.is_some() {
             let snapshot = self.snapshot();
             let wants = |scope: &str, exit: &ExitId| {
-                let wish = snapshot.routes.resolve(scope, None).ok();
+                let wish = snapshot.routes.resolve_scope(scope);
                 wish.is_some_and(|wish| snapshot.catalog.get(exit).is_none_or(|exit| wish.wants(exit)))
             };
             let gone = |scope: &str, exit: &ExitId| owner(scope) == changed && !wants(scope, exit);

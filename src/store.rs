@@ -18,6 +18,7 @@ mod exits;
 mod fault;
 mod file;
 mod job;
+mod keys;
 mod load;
 mod meta;
 mod pins;
@@ -49,6 +50,7 @@ pub use self::checks::{Check, Page, Timings};
 pub use self::exits::{Exit, Observed, TargetVerdict, Verdict};
 pub use self::fault::{Fault, StoreError};
 pub use self::file::{Report, backup, check, set_aside};
+pub use self::keys::{Key, KeyUsage, UsagePeriod};
 pub use self::load::Loaded;
 pub use self::meta::Source;
 pub use self::public::Public;
@@ -216,6 +218,12 @@ impl Store {
         if timeout(CLOSE_WITHIN, closed).await.is_err() {
             tracing::error!("the store was not closed, because the disk hangs: observations of the last time are lost");
         }
+    }
+
+    /// Returns the key that the API created under this name, as it was committed last.
+    pub async fn key(&self, name: &str) -> Result<Option<Key>, StoreError> {
+        let name = name.to_owned();
+        self.reader.ask(move |db| keys::get(db, &name)).await
     }
 
     /// Returns the checks of an exit, newest first.

@@ -10,9 +10,12 @@
 //! The names of all metrics are in [`metrics`] and nowhere else. Metric series about routes are kept apart
 //! ([`ephemeral_series`]): users create and delete routes, and the series of a deleted route must be removed.
 //!
+//! The figures of the last 24 hours, which the console shows, are in [`history`].
+//!
 //! Next: `telemetry/metrics.rs`; `telemetry/trace_id.rs` (the ids in log lines); [`crate::app`] calls [`init`] once.
 
 pub mod ephemeral_series;
+pub mod history;
 mod log_sanitizer;
 pub mod metrics;
 pub mod trace_id;

@@ -44,6 +44,8 @@ class Exitgate < Formula
       exitgate starts tor processes of its own: `brew services start tor` is not needed.
       The configuration of the service is #{etc}/exitgate/exitgate.toml. Check it with:
         exitgate check-config --config #{etc}/exitgate/exitgate.toml
+      For a gateway with a key and a token, without the service:
+        exitgate init --dir FOLDER
     EOS
   end
 

@@ -41,6 +41,9 @@ pub enum RouteError {
     /// No known exit can ever serve the route. `funnel` has the number of exits that are left after each filter step.
     #[error("no exit would serve this route: {why} ({funnel})")]
     NoExit { why: String, funnel: Funnel },
+    /// Rules of other routes lead to the route that a caller wants to delete.
+    #[error("rules of `{by}` lead to the route `{name}`; change these rules first")]
+    InUse { name: String, by: String },
     #[error("too many routes are being created and changed at once; try again")]
     Busy,
     #[error(

@@ -34,6 +34,8 @@ pub struct Listeners {
     routes: HashMap<RouteName, RoutePort>,
     /// The configuration whose settings a newly opened route port gets.
     config: Config,
+    /// True if clients need a key. The settings of the open ports contain this value.
+    needs_key: bool,
 }
 
 /// A listener, and the settings for its new connections. A reload may replace the settings while the listener is open.
@@ -51,7 +53,8 @@ impl Listeners {
     /// Creates the set of listeners. No port is open yet.
     pub fn new(outbound: Arc<Outbound>, permits: Permits, tasks: Tasks, own: Own, config: Config) -> Self {
         let (connections, shared, routes) = (Arc::default(), Vec::new(), HashMap::new());
-        Self { outbound, permits, tasks, own, connections, shared, routes, config }
+        let needs_key = outbound.needs_key();
+        Self { outbound, permits, tasks, own, connections, shared, routes, config, needs_key }
     }
 
     /// Returns the table of all client connections to these ports.
@@ -61,7 +64,7 @@ impl Listeners {
 
     /// Opens the shared port on one of the addresses in `gateway.listen`.
     pub fn open_shared(&mut self, reservation: Reservation, config: &Config) -> Result<(), PortError> {
-        let settings = shared_settings(reservation.addr(), config, &self.connections);
+        let settings = shared_settings(reservation.addr(), self.outbound.needs_key(), config, &self.connections);
         let opened = self.open(reservation, settings)?;
         self.shared.push(opened);
         Ok(())
@@ -70,11 +73,23 @@ impl Listeners {
     /// Uses the settings of `config` for new connections. Open connections keep the old settings.
     pub fn refresh(&mut self, config: &Config) {
         self.config = config.clone();
+        self.needs_key = self.outbound.needs_key();
         for OpenPort { listener, settings } in &self.shared {
-            settings.store(Arc::new(shared_settings(listener.addr(), config, &self.connections)));
+            let new = shared_settings(listener.addr(), self.needs_key, config, &self.connections);
+            settings.store(Arc::new(new));
         }
         for RoutePort { port, route } in self.routes.values() {
-            port.settings.store(Arc::new(route_settings(port.listener.addr(), route, config, &self.connections)));
+            let new = route_settings(port.listener.addr(), route, self.needs_key, config, &self.connections);
+            port.settings.store(Arc::new(new));
+        }
+    }
+
+    /// Makes the ports require a key, or no longer require one, if keys of the API have changed this. Open connections
+    /// keep the old settings.
+    pub(super) fn refresh_keys(&mut self) {
+        if self.needs_key != self.outbound.needs_key() {
+            let config = self.config.clone();
+            self.refresh(&config);
         }
     }
 
@@ -106,7 +121,7 @@ impl Listeners {
                 Err(_) if route.origin == Origin::Api => continue,
                 Err(error) => return Err(error),
             };
-            let settings = route_settings(addr, route, config, &self.connections);
+            let settings = route_settings(addr, route, self.outbound.needs_key(), config, &self.connections);
             let port = self.open(reservation, settings)?;
             self.routes.insert(route.name.clone(), RoutePort { port, route: route.clone() });
         }
@@ -134,7 +149,8 @@ impl Listeners {
 
     /// Starts to listen on the reserved port of a route.
     pub(super) fn open_route(&mut self, reservation: Reservation, route: &Arc<Route>) -> Result<(), PortError> {
-        let settings = route_settings(reservation.addr(), route, &self.config, &self.connections);
+        let needs_key = self.outbound.needs_key();
+        let settings = route_settings(reservation.addr(), route, needs_key, &self.config, &self.connections);
         let port = self.open(reservation, settings)?;
         self.routes.insert(route.name.clone(), RoutePort { port, route: route.clone() });
         Ok(())
@@ -157,7 +173,9 @@ impl Listeners {
             }
         } else if let Some(open) = self.routes.get_mut(&route.name) {
             let addr = open.port.listener.addr();
-            open.port.settings.store(Arc::new(route_settings(addr, route, &self.config, &self.connections)));
+            let needs_key = self.outbound.needs_key();
+            let new = route_settings(addr, route, needs_key, &self.config, &self.connections);
+            open.port.settings.store(Arc::new(new));
             open.route = route.clone();
         }
         Ok(())
@@ -222,21 +240,24 @@ fn bind_route(route: &Route, addr: SocketAddr) -> Result<Reservation, PortError>
     bind(&format!("routes[{}]", route.name), addr)
 }
 
-fn shared_settings(addr: SocketAddr, config: &Config, connections: &Arc<ConnectionTable>) -> ListenerConfig {
+fn shared_settings(
+    addr: SocketAddr,
+    needs_key: bool,
+    config: &Config,
+    connections: &Arc<ConnectionTable>,
+) -> ListenerConfig {
     let demands_name = config.gateway.require_username;
-    ListenerConfig {
-        demands_name,
-        ..settings(("shared", None), addr, !config.gateway.keys.is_empty(), config, connections)
-    }
+    ListenerConfig { demands_name, ..settings(("shared", None), addr, needs_key, config, connections) }
 }
 
 fn route_settings(
     addr: SocketAddr,
     route: &Route,
+    needs_key: bool,
     config: &Config,
     connections: &Arc<ConnectionTable>,
 ) -> ListenerConfig {
-    let demands_key = route.policy.auth == Auth::Key && !config.gateway.keys.is_empty();
+    let demands_key = route.policy.auth == Auth::Key && needs_key;
     settings((route.name.as_str(), Some(route.name.shared())), addr, demands_key, config, connections)
 }
 

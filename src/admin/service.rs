@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::duration::HumanDuration;
-use super::error::RouteError;
+use super::error::{BadField, RouteError};
 use super::listeners::Listeners;
 use super::spec::{RouteRules, RouteSpec};
 use super::{Created, RouteOrder, ValidSpec, no_exit_reason};
@@ -23,9 +23,10 @@ use crate::lifecycle::Tasks;
 use crate::listen::Reservation;
 use crate::net::{Host, Target};
 use crate::route::refusal::{Funnel, Step};
+use crate::route::rules::{Action, Rules, circle};
 use crate::route::selector::RouteName;
 use crate::route::table::{Clash, Entry, Origin, Route};
-use crate::route::{self, Ask, Memory, Why};
+use crate::route::{self, Ask, Memory, Policy, Why};
 use crate::state::{Change, Refused, Snapshot, State};
 use crate::store::{Fault, StoreError};
 
@@ -75,7 +76,13 @@ impl RouteService {
         match order {
             RouteOrder::Create(specs, answer) => drop(answer.send(self.create(specs).await)),
             RouteOrder::Change { name, patch, answer } => drop(answer.send(self.change(&name, patch).await)),
-            RouteOrder::Close { name, force, answer } => drop(answer.send(self.close(&name, force).await)),
+            RouteOrder::Close { name, force, answer } => {
+                let closed = match self.check_unused(&name) {
+                    Ok(()) => self.close(&name, force).await,
+                    Err(error) => Err(error),
+                };
+                drop(answer.send(closed));
+            }
         }
     }
 
@@ -90,6 +97,7 @@ impl RouteService {
         for (valid, port) in specs.into_iter().zip(&ports) {
             let body = valid.spec.to_json();
             let route = self.route(valid, port)?;
+            self.check_rules(route.name.as_str(), &route.policy)?;
             // All routes of one order differ only in name and port, so checking the first route is enough.
             if routes.is_empty() {
                 self.require_exit(&route, many)?;
@@ -137,6 +145,7 @@ impl RouteService {
         // route was created.
         let checked = RouteSpec { port: new_port, name: None, ..spec.clone() };
         let (selector, policy) = checked.validate(&self.state.load().routes, &self.rules.load())?;
+        self.check_rules(name, &policy)?;
         RouteName::parse(name, &selector, self.state.load().routes.words())
             .map_err(|why| RouteError::BadName { name: name.to_owned(), why: why.to_string() })?;
         let mut listeners = self.listeners.clone().lock_owned().await;
@@ -147,7 +156,8 @@ impl RouteService {
         };
         let (policy, body) = (Arc::new(policy), spec.to_json());
         let route = Route { selector, port: new_port.or(old.port), policy, expires, ..(*old).clone() };
-        if route.selector != old.selector || route.policy.check != old.policy.check {
+        let chooses = |policy: &Policy| (policy.check.clone(), policy.sources.clone());
+        if route.selector != old.selector || chooses(&route.policy) != chooses(&old.policy) {
             self.require_exit(&route, 1)?;
         }
         self.state.apply(Change::Changed(route.clone(), body.clone())).await.map_err(refused)?;
@@ -156,6 +166,37 @@ impl RouteService {
             tracing::error!(%error, route = name, "a route's new port does not listen; it is tried again");
         }
         Ok(old.name.clone())
+    }
+
+    /// Checks the routes to which the rules of the route `name` lead: each of them exists, and none leads back.
+    fn check_rules(&self, name: &str, policy: &Policy) -> Result<(), RouteError> {
+        let routes = &self.state.load().routes;
+        for (at, rule) in policy.rules.as_slice().iter().enumerate() {
+            let Action::Route(to) = &rule.action else { continue };
+            let wrong = |why: String| Err(BadField::new(&format!("rules[{at}].route"), why).into());
+            if to.as_str() != name && routes.get(to.as_str()).is_none() {
+                return wrong(format!("is `{to}`, and there is no route with this name; see /proxies"));
+            }
+            let next = |route: &str| -> Vec<&str> {
+                let stored = routes.get(route).map(|entry| &entry.route.policy.rules);
+                if route == name { vec![to.as_str()] } else { names(stored) }
+            };
+            if let Some(circle) = circle([name], next) {
+                return wrong(format!("leads back to its own route: {} -> {name}", circle.join(" -> ")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns an error if rules of other routes lead to the route `name`.
+    fn check_unused(&self, name: &str) -> Result<(), RouteError> {
+        let snapshot = self.state.load();
+        let leads = |entry: &&Arc<Entry>| {
+            entry.route.name.as_str() != name && entry.route.policy.rules.routes().any(|to| to.as_str() == name)
+        };
+        let mut by: Vec<_> = snapshot.routes.iter().filter(leads).map(|entry| entry.route.name.to_string()).collect();
+        by.sort_unstable();
+        if by.is_empty() { Ok(()) } else { Err(RouteError::InUse { name: name.to_owned(), by: by.join("`, `") }) }
     }
 
     /// Finds a route by its name. A route that the API did not create is an error.
@@ -284,6 +325,10 @@ impl RouteService {
             changed
         });
     }
+}
+
+fn names(rules: Option<&Rules>) -> Vec<&str> {
+    rules.into_iter().flat_map(Rules::routes).map(RouteName::as_str).collect()
 }
 
 /// Returns the reason why no exit would serve `route` now, or `None` if an exit would. `many` is the number of routes

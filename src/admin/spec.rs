@@ -14,6 +14,8 @@ use utoipa::ToSchema;
 
 use super::duration::{DurationOrNever, HumanDuration};
 use super::error::BadField;
+use super::rule_spec::{self, RuleSpec};
+use super::source_spec::{SourceChoice, SourceFields};
 use crate::config::Config;
 use crate::route::policy::{Auth, Engine};
 use crate::route::selector::{Mode, RouteName, Selector, SourcePick, Words};
@@ -126,6 +128,17 @@ pub struct RouteSpec {
     /// Whether the route's port requires a key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthChoice>,
+    /// Sources of exits in order of preference. Without it the selector decides, whose own default is `tor`. The
+    /// selector must then have no `source-`.
+    #[schema(example = json!(["tor", "public"]))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Vec<SourceChoice>>,
+    /// Use a later source of `source` only while the earlier ones have no exit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<bool>,
+    /// Rules by destination; the first one that matches a target counts. A patch replaces the whole list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Vec<RuleSpec>>,
 }
 
 /// The three selectors that most callers ask for.
@@ -317,7 +330,10 @@ impl RouteSpec {
                 "may be \"open\" on loopback only; beyond it, write the route into the configuration",
             ));
         }
-        Ok((selector, self.policy(routes.defaults(), rules)))
+        self.sources().validate(routes.words(), rules.allow_direct)?;
+        let by_destination =
+            rule_spec::rules(self.rules.as_deref().unwrap_or_default(), routes.words(), rules.allow_direct)?;
+        Ok((selector, Policy { rules: by_destination, ..self.policy(routes.defaults(), rules) }))
     }
 
     fn policy(&self, defaults: &Policy, rules: &RouteRules) -> Policy {
@@ -340,11 +356,18 @@ impl RouteSpec {
                 Some(IsolationChoice::Target) => IsolateBy::Target,
             },
             allow: self.allow.clone().unwrap_or_else(|| defaults.allow.clone()),
+            sources: self.source.iter().flatten().map(|source| source.0).collect(),
+            fallback: self.fallback.unwrap_or(defaults.fallback),
             hops: self.hops.unwrap_or(defaults.hops),
             ipv6: self.ipv6.unwrap_or(defaults.ipv6),
             auth: if open { Auth::Open } else { Auth::Key },
             ..defaults.clone()
         }
+    }
+
+    fn sources(&self) -> SourceFields<'_> {
+        let sources = self.source.as_deref().unwrap_or_default();
+        SourceFields { sources, fallback: self.fallback == Some(true), selector: self.selector.as_deref() }
     }
 
     /// Returns the spec as JSON for the store.
@@ -440,6 +463,14 @@ mod tests {
             (json!({"selector": "us", "repin_after": "always"}), "repin_after"),
             (json!({"selector": "us", "allow": ["10.0.0.0/99"]}), "allow"),
             (json!({"selector": "us", "engine": "mine"}), "engine"),
+            (json!({"selector": "us", "source": ["direct"]}), "source"),
+            (json!({"selector": "us", "source": ["tor", "tor"]}), "source"),
+            (json!({"selector": "us", "source": ["private"]}), "source"),
+            (json!({"selector": "us-source-any", "source": ["tor"]}), "source"),
+            (json!({"selector": "us", "source": ["tor"], "fallback": true}), "fallback"),
+            (json!({"selector": "us", "fallback": true}), "fallback"),
+            (json!({"selector": "us", "rules": [{"host": "a.test"}]}), "rules[0].use"),
+            (json!({"selector": "us", "rules": {"host": "a.test"}}), "rules"),
         ] {
             assert_eq!(validated(body.clone()).unwrap_err(), field, "{body}");
         }

@@ -15,7 +15,8 @@ use utoipa_axum::routes;
 use super::error::ApiError;
 use super::routes::{self as proxies, pac, rotation};
 use super::{
-    Wiring, auth, check_history, checks, connections, engines, events, exits, explain, health, list, openapi, sources,
+    Wiring, auth, bans, check_history, checks, connections, engines, events, exits, explain, health, history, keys,
+    list, openapi, sources,
 };
 
 /// Generates the function `urls()`, the router with its OpenAPI description, and the list of the table's lines for the
@@ -37,6 +38,7 @@ endpoints! {
     GET    "/ready"                   => health::ready;
     GET    "/metrics"                 => health::metrics;
     POST   "/reload"                  => health::reload;
+    GET    "/history"                 => history::history;
 
     GET    "/proxies"                 => proxies::list;
     POST   "/proxies"                 => proxies::create;
@@ -58,6 +60,16 @@ endpoints! {
     GET    "/checks"                  => checks::list;
     POST   "/checks"                  => checks::begin;
     GET    "/explain"                 => explain::explain;
+
+    GET    "/bans"                    => bans::list;
+    POST   "/bans"                    => bans::make;
+    DELETE "/bans/{site}"             => bans::lift_site;
+    DELETE "/bans/{site}/{exit}"      => bans::lift_one;
+    GET    "/keys"                    => keys::list;
+    POST   "/keys"                    => keys::create;
+    GET    "/keys/{name}"             => keys::one;
+    PATCH  "/keys/{name}"             => keys::change;
+    DELETE "/keys/{name}"             => keys::delete;
 
     GET    "/list"                    => list::list;
     GET    "/random"                  => list::random;

@@ -21,6 +21,7 @@ use super::Wiring;
 use super::error::{ApiError, Problem};
 use super::etag::tagged;
 use super::extract::{Named, Nothing, Params, bad_query, limit};
+use super::identity::IdentityView;
 use super::timestamp::Timestamp;
 use crate::check::{Checked, condemnation, pardon};
 use crate::exit::catalog::Count;
@@ -109,6 +110,7 @@ fn username(exit: &Exit) -> Option<String> {
             Some(format!("any-exit-{ip}-source-{}", id.source.as_str()))
         }
         ExitId::Direct => Some("any-source-direct".to_owned()),
+        ExitId::Own(ip) => Some(format!("any-exit-{}-source-direct", ip.to_string().replace(':', "_"))),
         ExitId::Onion => None,
     }
 }
@@ -157,6 +159,8 @@ struct BanOfExit {
 pub(super) struct Whole {
     #[serde(flatten)]
     exit: ExitView,
+    /// Null if the country of the exit is unknown.
+    identity: Option<IdentityView>,
     bans: Vec<BanOfExit>,
 }
 
@@ -267,8 +271,8 @@ pub(super) fn read_id(text: &str) -> Option<ExitId> {
     if let Ok(fingerprint) = text.parse() {
         return Some(ExitId::Tor(fingerprint));
     }
-    if text == "direct" {
-        return Some(ExitId::Direct);
+    if let Some(direct) = ExitId::parse_direct(text) {
+        return Some(direct);
     }
     let Some((scheme, addr)) = text.split_once("://") else {
         return UpstreamId::parse(text, UpstreamName::find).map(|id| ExitId::Upstream(Arc::new(id)));
@@ -310,14 +314,15 @@ pub(super) async fn one(
 ) -> Result<Response, ApiError> {
     let (snapshot, now) = (wiring.state.snapshot(), wiring.state.now());
     let exit = find(&snapshot, &id)?;
-    tagged(&headers, &page(&snapshot, exit, now))
+    let identity = wiring.identities.of(exit).map(IdentityView::from);
+    tagged(&headers, &page(&snapshot, exit, identity, now))
 }
 
-fn page(snapshot: &Snapshot, exit: &Exit, now: Moment) -> Whole {
+fn page(snapshot: &Snapshot, exit: &Exit, identity: Option<IdentityView>, now: Moment) -> Whole {
     let bans = snapshot.bans.iter(now).filter(|(_, banned, _)| *banned == exit.id()).take(BANS);
     let bans =
         bans.map(|(site, _, until)| BanOfExit { site: site.as_str().to_owned(), until: Timestamp(until) }).collect();
-    Whole { exit: ExitView::of(exit), bans }
+    Whole { exit: ExitView::of(exit), identity, bans }
 }
 
 /// Checks an exit ahead of all others, and answers with the result.
@@ -333,9 +338,9 @@ pub(super) async fn check(State(wiring): State<Wiring>, Named(id): Named, _: Not
     };
     let _permit = wiring.slow()?;
     let tested = async {
-        match (exit.source(), &wiring.tester, &wiring.public_tester) {
-            (Source::Public, _, Some(tester)) => tester.force(exit.clone()).await,
-            (Source::Tor, Some(tester), _) => tester.force(exit.clone()).await,
+        match (exit.source(), &wiring.tester, &wiring.public_tester, &wiring.own_tester) {
+            (Source::Public, _, Some(tester), _) => tester.force(exit.clone()).await,
+            (Source::Tor, Some(tester), ..) | (Source::Direct, .., Some(tester)) => tester.force(exit.clone()).await,
             (Source::Upstream(_), ..) => match &wiring.upstream_tester {
                 Some(tester) => tester.force(exit.clone()).await,
                 None => None,
@@ -485,7 +490,7 @@ mod tests {
         assert_eq!(find(&snapshot, &ip).unwrap().id(), exit.id());
         let site = crate::route::Site::of(&crate::net::Host::parse("www.shop.com").unwrap());
         snapshot.bans = snapshot.bans.with([(site, exit.id().clone(), Moment(2_000_000))]);
-        let page_at = |now| json!(page(&snapshot, &exit, Moment(now)).bans).to_string();
+        let page_at = |now| json!(page(&snapshot, &exit, None, Moment(now)).bans).to_string();
         assert_eq!(page_at(1), r#"[{"site":"shop.com","until":"1970-01-01T00:00:02.000Z"}]"#);
         assert_eq!(page_at(2_000_001), "[]");
         assert_eq!(find(&snapshot, "192.0.2.99").unwrap_err().code(), "not_found");

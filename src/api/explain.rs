@@ -15,6 +15,7 @@ use crate::admin::no_exit_reason;
 use crate::exit::{ExitId, Moment};
 use crate::net::{Host, Target};
 use crate::route::refusal::Funnel;
+use crate::route::table::{RuleId, Wish};
 use crate::route::{self, Ask, Memory};
 use crate::state::Snapshot;
 
@@ -33,7 +34,7 @@ pub(super) struct ExplainQuery {
     /// The target's port.
     #[param(minimum = 1, maximum = 65535, default = 443)]
     port: Option<u16>,
-    /// The target's host; exits that its site refuses are excluded.
+    /// The target's host; exits that its site refuses are excluded, and the rules of the route apply.
     host: Option<String>,
     /// The name of the client's key, where there are keys.
     key: Option<String>,
@@ -53,7 +54,20 @@ pub(super) struct StepShown {
 struct PinShown {
     exit: String,
     #[schema(value_type = String)]
-    ip: std::net::Ipv4Addr,
+    ip: std::net::IpAddr,
+}
+
+/// A rule of a route that matches the target.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = MatchedRule)]
+pub(super) struct RuleShown {
+    /// The route that has the rule.
+    route: String,
+    /// The place of the rule in the list of rules, from 1.
+    number: usize,
+    /// The rule in one line.
+    #[schema(example = "*.shop.example use us-strict")]
+    rule: String,
 }
 
 /// Which exits a username can use, and why the others are excluded.
@@ -65,6 +79,8 @@ pub(super) struct Answer {
     selector: String,
     /// The name of its route, or `implicit` for a username without a route.
     route: String,
+    /// The rules that match the host and port, in the order in which they lead to each other; empty without a `host`.
+    rules: Vec<RuleShown>,
     funnel: Vec<StepShown>,
     /// The funnel in one line.
     text: String,
@@ -105,8 +121,10 @@ fn answer(
         Host::parse(query.host.as_deref().unwrap_or(NO_SITE)).map_err(|why| field("host", format!("`host`: {why}")))?;
     let target = Target::new(host, query.port.unwrap_or(443)).map_err(|why| field("port", format!("`port`: {why}")))?;
     let key = query.key.as_deref().unwrap_or_default();
+    let (wish, rules, by_rule) = ruled(snapshot, wish, &target, query.host.is_some());
     let ask = Ask { wish: &wish, key, target: &target, now, avoid: &[], plain: false };
     let explained = route::explain(snapshot.view(), memory, &ask);
+    let reason = |why| no_exit_reason(why, wish.policy.sources(&wish.selector), tor);
     let show = |id: &ExitId| snapshot.catalog.get(id).map(|exit| ExitView::of(exit));
     Ok(Answer {
         username: query.username.clone(),
@@ -114,11 +132,32 @@ fn answer(
         route: wish.label().to_owned(),
         funnel: funnel_steps(&explained.funnel),
         text: explained.funnel.to_string(),
-        refused: explained.why.as_ref().map(|why| no_exit_reason(why, wish.policy.sources(&wish.selector), tor)),
+        rules,
+        refused: by_rule.or_else(|| explained.why.as_ref().map(reason)),
         pool: explained.pool.iter().filter_map(show).collect(),
         session: explained.session.as_ref().map(ToString::to_string),
         pin: explained.pin.as_ref().map(|pin| PinShown { exit: pin.exit.to_string(), ip: pin.ip }),
     })
+}
+
+/// Applies the rules of the username's route to the target, if `apply` is true. Returns the result, the rules that
+/// match, and the reason if a rule refuses the connection. In that case the result is the username without the rule.
+fn ruled(snapshot: &Snapshot, wish: Wish, target: &Target, apply: bool) -> (Wish, Vec<RuleShown>, Option<String>) {
+    if !apply {
+        return (wish, Vec::new(), None);
+    }
+    let routes = &snapshot.routes;
+    let show = |id: &RuleId| {
+        let rule = routes.get(id.route.as_str())?.route.policy.rules.as_slice().get(id.number - 1)?;
+        Some(RuleShown { route: id.route.to_string(), number: id.number, rule: rule.to_string() })
+    };
+    match routes.for_target(wish.clone(), &target.host, Some(target.port)) {
+        Ok(wish) => {
+            let rules = wish.rules.iter().filter_map(show).collect();
+            (wish, rules, None)
+        }
+        Err(refused) => (wish, show(&refused.rule).into_iter().collect(), Some(refused.to_string())),
+    }
 }
 
 /// Converts the filter steps for the API: each step with the number of exits that are left after it.
@@ -160,6 +199,28 @@ mod tests {
         let says_so = |username, tor| refused(username, tor).unwrap().starts_with("Tor is off");
         assert!(says_so("us", false) && !says_so("us", true));
         assert!(!says_so("fr-source-public", false), "this asks for public proxies");
+    }
+
+    #[test]
+    fn the_rule_that_matches_the_host_is_shown() {
+        let mut snapshot = fixture::snapshot(&["US", "US", "DE", "US"]);
+        fixture::add_route_with_rules(&mut snapshot);
+        let answer = |host: Option<&str>| {
+            let host = host.map(str::to_owned);
+            let query = ExplainQuery { username: "shop".to_owned(), port: None, host, key: None };
+            json!(answer(&snapshot, &Memory::new(Bounds::default()), &query, Moment(1), true).unwrap())
+        };
+        let ruled = answer(Some("www.shop.example"));
+        assert_eq!(ruled["rules"], json!([{"route": "shop", "number": 1, "rule": "*.shop.example use us"}]));
+        assert_eq!((&ruled["selector"], &ruled["refused"]), (&json!("us"), &Value::Null));
+        assert_eq!(ruled["funnel"][1], json!({ "step": "in us", "left": 3 }));
+        let refused = answer(Some("bad.example"));
+        assert_eq!(refused["refused"], "rule 2 of the route `shop` refuses this target");
+        assert_eq!(refused["rules"][0]["rule"], "bad.example refuse");
+        for host in [None, Some("other.example")] {
+            let plain = answer(host);
+            assert_eq!((&plain["selector"], &plain["rules"]), (&json!("any"), &json!([])), "{host:?}");
+        }
     }
 
     #[test]

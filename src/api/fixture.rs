@@ -1,12 +1,16 @@
 //! Snapshots with a few exits, which the tests of this room use.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::exit::country::{Country, GeoIp};
 use crate::exit::{Abilities, Anonymity, Catalog, ExitId, Fingerprint, Listing, Login, Moment, Offer};
 use crate::exit::{Protocol, PublicId, Through, Verdict};
 use crate::net::Secret;
+use crate::route::rules::{Action, HostPattern, Rule, RuleSelector, Rules};
+use crate::route::selector::{RouteName, Selector};
+use crate::route::table::{Origin, Route};
 use crate::route::{Policy, Words};
 use crate::state::Snapshot;
 
@@ -60,4 +64,17 @@ pub(super) fn public(proxies: &[(&str, u64)]) -> Snapshot {
     let mut snapshot = Snapshot::new(Words::default(), Policy::default());
     snapshot.catalog = edit.finish();
     snapshot
+}
+
+/// Adds the route `shop`, which has two rules.
+pub(super) fn add_route_with_rules(snapshot: &mut Snapshot) {
+    let words = Words::default();
+    let rule = |host: &str, action| Rule { hosts: vec![HostPattern::parse(host).unwrap()], ports: Vec::new(), action };
+    let us = Action::Use(RuleSelector::new(Selector::parse("us", &words).unwrap(), false));
+    let rules = Rules::new(vec![rule("*.shop.example", us), rule("bad.example", Action::Refuse)]);
+    let selector = Selector::parse("any", &words).unwrap();
+    let name = RouteName::parse("shop", &selector, &words).unwrap();
+    let policy = Arc::new(Policy { rules, ..Policy::default() });
+    let route = Route { name, selector, port: None, policy, origin: Origin::Api, created: Moment(1), expires: None };
+    snapshot.routes.put(route).unwrap();
 }

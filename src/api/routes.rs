@@ -6,6 +6,7 @@
 //! Next: `routes/view.rs` (how a route is shown), `routes/rotation.rs` (rotate, report, last), `routes/refusal.rs` (how
 //! errors of `admin` become HTTP answers).
 
+mod examples;
 mod host;
 mod owner;
 pub(super) mod pac;
@@ -148,7 +149,7 @@ pub(super) async fn create(
     match (several, entries.as_slice()) {
         (false, [entry]) => {
             let at = [(header::LOCATION, format!("/proxies/{}", entry.route.name))];
-            Ok((status, at, Json(Answered::One(Box::new(view.one(entry))))).into_response())
+            Ok((status, at, Json(Answered::One(Box::new(view.whole(entry))))).into_response())
         }
         _ => Ok((status, Json(Answered::Several(view.batch(&entries)))).into_response()),
     }
@@ -185,7 +186,7 @@ pub(super) async fn one(
     if format == Some(Format::Env) {
         return Ok(env(&view, &[entry]));
     }
-    tagged(&headers, &view.one(entry))
+    tagged(&headers, &view.whole(entry))
 }
 
 /// Changes a route by a JSON merge patch of the body that created it: `null` removes a field. Open connections stay as
@@ -203,7 +204,7 @@ pub(super) async fn change(
     let name = wiring.routes.change(name, patch).await?;
     let view = RouteView::new(&wiring, &headers);
     let entry = find(&view.snapshot, name.as_str())?;
-    Ok(Json(view.one(entry)).into_response())
+    Ok(Json(view.whole(entry)).into_response())
 }
 
 /// The exits that a route, or a username, uses now.

@@ -59,6 +59,7 @@ async fn apply(running: &mut Running, written: Config) -> anyhow::Result<()> {
     running.limits.replace(keys, each_client, damping);
     running.only_tor.set(settings::wants_only_tor(&config).await);
     running.outbound.change(settings::outbound_terms(&config, &running.own, &running.only_tor));
+    running.cities.set_path(config.geo.mmdb.clone());
     listeners.refresh(&config);
     drop(listeners);
     running.routes.set_rules(RouteRules::of(&config));

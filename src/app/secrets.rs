@@ -22,6 +22,10 @@ pub const TOKEN_FILE: &str = "api.token";
 /// more.
 pub const READ_TOKEN_FILE: &str = "api.read_token";
 
+/// The name of the file in `data_dir` with which the secrets of the API's keys are recognized. It is needed together with
+/// the database.
+pub const API_KEYS_FILE: &str = "api_keys.secret";
+
 /// The characters of a generated secret: letters and digits, because they need no escaping in a URL, a shell or a
 /// header.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";

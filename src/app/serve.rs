@@ -86,10 +86,15 @@ async fn run(loaded: Loaded, asked: Option<PathBuf>, telemetry: Telemetry) -> En
 }
 
 async fn stop(running: wire::Running, mut signals: Signals) -> End {
-    let grace = running.config.lifecycle.drain;
-    tracing::info!(grace_s = grace.as_secs(), "draining: no new connections; a second signal ends at once");
+    let crate::config::Lifecycle { drain: grace, drain_delay: delay } = running.config.lifecycle;
+    if delay.is_zero() {
+        tracing::info!(grace_s = grace.as_secs(), "draining: no new connections; a second signal ends at once");
+    } else {
+        let (delay_s, grace_s) = (delay.as_secs(), grace.as_secs());
+        tracing::info!(delay_s, grace_s, "not ready; the ports close after the delay; a second signal ends at once");
+    }
     let mut second = None;
-    let ended = running.stop(grace, async { second = Some(signals.stop().await) }).await;
+    let ended = running.stop(delay, grace, async { second = Some(signals.stop().await) }).await;
     match (ended, second) {
         (_, Some(signal)) => {
             tracing::warn!("ended at once by a second signal");

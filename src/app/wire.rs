@@ -2,33 +2,41 @@
 //! ports, stored state, Tor, sources and testers of exits, client ports, the API.
 
 mod announce;
+pub(super) mod cities;
 mod exits;
 mod gauges;
+mod keys;
 mod lists;
+mod own;
 mod recall;
 pub(super) mod routes;
 pub(super) mod settings;
+mod upkeep;
 mod upstream;
 mod workers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
 use self::announce::{Bound, announce};
-use self::gauges::Gauges;
+use self::cities::CityFile;
 use self::routes::FormerPorts;
+use self::upkeep::{start_gauges, start_upkeep};
 use self::workers::{ExitWorkers, WorkerInputs};
 use super::{StartError, files, secrets};
+use crate::admin::keys::KeyAdmin;
 use crate::admin::{self, Listeners, RouteAdmin, RouteRules};
 use crate::api::{self, Access, Journal, ReloadRequest, Wiring};
 use crate::config::Config;
 use crate::console;
 use crate::exit::ExitId;
 use crate::exit::country::GeoIp;
+use crate::exit::identity::Identities;
 use crate::gateway::connection_table::ConnectionTable;
 use crate::gateway::outbound::{Outbound, Parts, RefusalReporter};
 use crate::lifecycle::{Ended, Lifecycle, Tasks};
@@ -38,13 +46,9 @@ use crate::listen::{Permits, Reservation};
 use crate::route::table::Origin;
 use crate::state::{Change, Clock, State};
 use crate::store::{self, Store};
-use crate::telemetry::{self, Telemetry, metrics};
+use crate::telemetry::history::{History, TOTALS};
+use crate::telemetry::{self, Telemetry};
 use crate::tor::Tor;
-
-/// The time between two updates of metrics that are not updated where they change: the gauges, the counters that other
-/// libraries keep, and the histograms. Any value below the interval at which Prometheus reads metrics (15 s or more) is
-/// good.
-const UPKEEP: Duration = Duration::from_secs(5);
 
 /// The length of the queue of reports. A report says that a site refuses an exit, and a worker makes a ban from it. Not
 /// tuned.
@@ -62,11 +66,21 @@ pub struct Running {
     pub(super) tor: Option<Tor>,
     pub(super) own: Own,
     pub(super) only_tor: OnlyTor,
+    pub(super) cities: CityFile,
     pub(super) access: Arc<ArcSwap<Access>>,
+    keys: KeyAdmin,
     lifecycle: Lifecycle,
+    /// The tasks that serve the API. They are stopped last.
+    api: Lifecycle,
     store: Store,
     stopping: watch::Sender<bool>,
+    /// True from the stop signal on. The API reads it.
+    draining: Arc<AtomicBool>,
 }
+
+/// How long open requests to the API may take after everything else has ended. An answer of the API takes milliseconds;
+/// the rest of this time is for idle connections, which are cut.
+const API_GRACE: Duration = Duration::from_millis(200);
 
 /// Builds and starts the gateway. It binds every port first, so a port that is taken is an error before anything runs.
 pub async fn build(
@@ -80,11 +94,15 @@ pub async fn build(
     secrets::make_data_dir(&config.data_dir)?;
     make_secrets(&mut config)?;
     let ports = Ports::bind(&config)?;
-    let geoip = settings::geoip(&config.tor);
-    let Stored { state, wished, store, sources, routes, ports: former } = load(&config, &geoip).await?;
+    let cities = CityFile::start(&tasks, config.geo.mmdb.clone()).await;
+    let geoip = settings::geoip(&config.tor, cities.identities(), config.geo.mmdb.is_some());
+    let Stored { state, wished, store, sources, routes, ports: former, keys: stored_keys, key_usage } =
+        load(&config, &geoip).await?;
     let tor = start_tor(&config, &tasks, &state).await?;
     let limits = settings::limits(&config);
+    let stored_keys = keys::restore(&config, &limits, (stored_keys, key_usage), state.now())?;
     let own = Own::new();
+    own.set_networks(config.sources.direct.bind.clone());
     let (reports, reported) = mpsc::channel(REPORTS);
     let (stopping, stopped) = watch::channel(false);
     let only_tor = OnlyTor::default();
@@ -110,6 +128,7 @@ pub async fn build(
         limits: limits.clone(),
         tor: tor.clone(),
         terms,
+        identities: cities.identities(),
         refusals: RefusalReporter::new(reports),
         verify: exits::verify(&started),
         stopping: stopped,
@@ -123,19 +142,22 @@ pub async fn build(
     let connections = listeners.connections();
     let listeners = Arc::new(Mutex::new(listeners));
     let routes = RouteAdmin::start(&tasks, state.clone(), listeners.clone(), RouteRules::of(&config), routes);
+    let keys = keys::start(&config, &tasks, (&state, &store, &limits), (&listeners, &connections), stored_keys);
     let access = Arc::new(ArcSwap::from_pointee(settings::access(&config)));
     let front = Front {
         tasks: tasks.clone(),
         outbound: outbound.clone(),
         connections,
+        keys: keys.clone(),
         gateway: bound.gateway.clone(),
         tor: tor.clone(),
+        identities: cities.identities(),
     };
     let wiring =
         wiring(&config, &telemetry, (&state, &store), started, routes.clone(), front, (reloads, only_tor.clone()));
     let pages = if config.api.console { console::router() } else { axum::Router::new() };
-    let readiness = wiring.readiness.clone();
-    api::start(ports.api, access.clone(), wiring, pages)
+    let (readiness, draining, api) = (wiring.readiness.clone(), wiring.draining.clone(), Lifecycle::new());
+    api::start(ports.api, access.clone(), wiring, pages, api.tasks())
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
     start_upkeep(&tasks, &telemetry, &state, &limits, &outbound);
     start_gauges(&tasks, &state, tor.clone(), readiness);
@@ -151,20 +173,42 @@ pub async fn build(
         tor,
         own,
         only_tor,
+        cities,
         access,
+        keys,
         lifecycle,
+        api,
         store,
         stopping,
+        draining,
     })
 }
 
 impl Running {
-    /// Stops the gateway: it accepts no new connections, waits for open ones for the time `grace`, and cuts the rest.
-    /// If `hurry` completes, the wait ends early.
-    pub async fn stop(self, grace: Duration, hurry: impl Future<Output = ()>) -> Ended {
+    /// Stops the gateway. `GET /ready` answers 503 from now on. After the time `delay` the gateway accepts no new
+    /// connections, waits for open ones for the time `grace`, and cuts the rest. If `hurry` completes, both waits end
+    /// early. The API answers until the last connection has ended.
+    pub async fn stop(self, delay: Duration, grace: Duration, hurry: impl Future<Output = ()>) -> Ended {
+        self.draining.store(true, Ordering::Relaxed);
+        let mut hurry = std::pin::pin!(hurry);
+        let hurried = tokio::select! {
+            () = &mut hurry => true,
+            () = tokio::time::sleep(delay) => false,
+        };
         self.stopping.send_replace(true);
         self.listeners.lock().await.close().await;
-        let ended = self.lifecycle.stop(grace, hurry).await;
+        let rest = async {
+            if !hurried {
+                hurry.await;
+            }
+        };
+        let stopped = self.lifecycle.stop(grace, rest);
+        let ended = tokio::select! {
+            ended = stopped => ended,
+            () = self.keys.keep_saving() => Ended::Drained, // never returns
+        };
+        self.keys.save();
+        self.api.stop(API_GRACE, std::future::pending()).await;
         self.store.close().await;
         ended
     }
@@ -220,6 +264,9 @@ struct Stored {
     routes: Vec<store::Route>,
     /// The ports that the configuration's routes had in the last run.
     ports: FormerPorts,
+    /// The keys that the API created.
+    keys: Vec<store::Key>,
+    key_usage: Vec<store::KeyUsage>,
 }
 
 /// Opens the store, and builds the first snapshot from its content.
@@ -239,10 +286,11 @@ async fn load(config: &Config, geoip: &GeoIp) -> Result<Stored, StartError> {
     let sources = std::mem::take(&mut loaded.sources);
     let routes = std::mem::take(&mut loaded.routes);
     let ports = routes::former(&loaded.meta);
+    let (keys, key_usage) = (std::mem::take(&mut loaded.keys), std::mem::take(&mut loaded.key_usage));
     let (mut snapshot, memory) = recall::recall(config, loaded, geoip, clock.now());
     snapshot.routes = admin::restored(&routes, snapshot.routes, &RouteRules::of(config));
     let (state, wished) = State::new(snapshot, memory, clock, Some(store.clone()));
-    Ok(Stored { state, wished, store, sources, routes, ports })
+    Ok(Stored { state, wished, store, sources, routes, ports, keys, key_usage })
 }
 
 /// Applies the configuration's routes and opens their ports. All ports are bound first, so if one is taken, nothing
@@ -282,8 +330,10 @@ struct Front {
     tasks: Tasks,
     outbound: Arc<Outbound>,
     connections: Arc<ConnectionTable>,
+    keys: KeyAdmin,
     gateway: Vec<SocketAddr>,
     tor: Option<Tor>,
+    identities: Identities,
 }
 
 /// Returns the parts that the handlers of the API use.
@@ -293,7 +343,7 @@ fn wiring(
     (state, store): (&State, &Store),
     started: ExitWorkers,
     routes: RouteAdmin,
-    Front { tasks, outbound, connections, gateway, tor }: Front,
+    Front { tasks, outbound, connections, keys, gateway, tor, identities }: Front,
     (reload, only_tor): (mpsc::Sender<ReloadRequest>, OnlyTor),
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
@@ -303,77 +353,30 @@ fn wiring(
     Wiring {
         metrics: Arc::new(move || telemetry.render()),
         readiness: Arc::new(move || exits::readiness(&readable, engines.as_ref(), (direct, public), &upstream)),
+        draining: Arc::default(),
         reload,
         state: state.clone(),
         store: store.clone(),
         tester: started.tester,
         public_tester: started.public_tester,
+        own_tester: started.own_tester,
         upstream_tester: started.upstream_tester,
         sources: started.sources,
         lists: started.lists,
         public_list: config.sources.any_public().then(|| api::list::ListCache::new(state)),
         tor,
         only_tor,
+        history: Arc::new(History::new(TOTALS.read())),
         journal: Arc::new(Journal::new(state.now())),
         routes,
         outbound,
         connections,
+        keys,
         gateway,
+        identities,
         slow: Arc::new(Semaphore::new(api::SLOW)),
         tasks,
     }
-}
-
-/// Starts the worker that copies the counters of other parts into the metrics.
-fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits: &Limits, outbound: &Arc<Outbound>) {
-    let (worker, telemetry, limits, outbound) = (tasks.clone(), telemetry.clone(), limits.clone(), outbound.clone());
-    ::metrics::gauge!(metrics::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    tasks.supervise("upkeep", move || {
-        let (tasks, telemetry, limits, outbound) =
-            (worker.clone(), telemetry.clone(), limits.clone(), outbound.clone());
-        async move {
-            let mut tick = tokio::time::interval(UPKEEP);
-            while !tasks.is_stopping() {
-                tokio::select! {
-                    () = tasks.stopping() => {}
-                    _ = tick.tick() => {}
-                }
-                telemetry.upkeep();
-                outbound.tidy();
-                limits.tidy(std::time::Instant::now());
-                ::metrics::counter!(metrics::PANICS).absolute(tasks.panics());
-                ::metrics::gauge!(metrics::TASKS).set(tasks.running() as f64);
-            }
-        }
-    });
-    let (worker, state) = (tasks.clone(), state.clone());
-    tasks.supervise("state", move || state.clone().run(worker.clone()));
-}
-
-/// Starts the worker that updates the gauges, and logs when the gateway becomes ready or unready.
-fn start_gauges(
-    tasks: &Tasks,
-    state: &State,
-    tor: Option<Tor>,
-    readiness: Arc<dyn Fn() -> api::Readiness + Send + Sync>,
-) {
-    let (worker, state) = (tasks.clone(), state.clone());
-    tasks.supervise("gauges", move || {
-        let (tasks, state, tor, readiness) = (worker.clone(), state.clone(), tor.clone(), readiness.clone());
-        async move {
-            let mut tick = tokio::time::interval(UPKEEP);
-            let (mut gauges, mut log) = (Gauges::default(), exits::ReadinessLog::default());
-            while !tasks.is_stopping() {
-                tokio::select! {
-                    () = tasks.stopping() => {}
-                    _ = tick.tick() => {
-                        gauges.update(&state, tor.as_ref());
-                        log.update(&readiness());
-                    }
-                }
-            }
-        }
-    });
 }
 
 /// Converts the log settings of the configuration into those of the room `telemetry`.

@@ -159,6 +159,8 @@ mod tests {
 
     #[test]
     fn a_condemnation_ends_and_a_check_comes_first() {
+        const DAY: u64 = 24 * 60 * 60;
+        assert_eq!((CONDEMNED_FOR.as_secs(), EVIDENCE_FOR.as_secs()), (14 * DAY, 7 * DAY));
         let mut known = Known { verdict: Verdict::Bad, checked: Some(START), ..Known::default() };
         assert!(!has_ended(&known, START.after(CONDEMNED_FOR)), "it is bad, and not condemned");
         known.marks.bad_for_good = true;

@@ -1,4 +1,4 @@
-//! Decides which exits of one tester are wanted (Tor exits, or exits of one's own), which means that routes, usernames or pins need them. Pure.
+//! Decides which exits of one tester are wanted, which means that routes, usernames or pins need them. Pure.
 //!
 //! Exits are wanted by routes, by usernames that were used lately, and by pins (each pin keeps one exit for weeks). All
 //! routes that choose among the same exits form one group. The reason: if each route were counted alone, all their
@@ -131,7 +131,7 @@ pub fn wanted(inputs: &Inputs<'_>) -> HashMap<ExitId, Want> {
         let used = inputs.now.since(pin.used) < IN_USE;
         raise(&mut all, &pin.to.exit, if used { Want::Used } else { Want::Reserve });
     }
-    let taken: HashSet<IpAddr> = pins.iter().map(|pin| pin.to.ip.into()).collect();
+    let taken: HashSet<IpAddr> = pins.iter().map(|pin| pin.to.ip).collect();
     let pinned: HashSet<&str> =
         pins.iter().filter(|pin| pin.holder.session.is_none()).map(|pin| &*pin.holder.scope).collect();
     let mut groups = groups(inputs, |scope| pinned.contains(scope));
@@ -164,8 +164,9 @@ fn groups(inputs: &Inputs<'_>, has_pin: impl Fn(&str) -> bool) -> HashMap<Key, G
     let lately = |used: Moment| inputs.now.since(used) < IN_USE;
     let mut groups = HashMap::new();
     let defaults = inputs.snapshot.routes.defaults();
-    if let Some(any) = any(inputs.snapshot).filter(|_| inputs.tested == Tested::Tor) {
-        let key = Key { selector: any, sources: vec![Source::Tor], check: defaults.check.clone(), strict: false };
+    if let Some(any) = any(inputs.snapshot).filter(|_| inputs.tested != Tested::Upstream) {
+        let sources = sources(inputs.tested, &Source::BUILT_IN);
+        let key = Key { selector: any, sources, check: defaults.check.clone(), strict: false };
         groups.insert(key, Group { reserve: STANDING, ..Group::default() });
     }
     for entry in inputs.snapshot.routes.iter() {
@@ -191,6 +192,11 @@ fn any(snapshot: &Snapshot) -> Option<Selector> {
     Some(Selector::parse("any", snapshot.routes.words()).ok()?.pooled())
 }
 
+/// Returns those of the sources whose exits the tester tests.
+fn sources(tested: Tested, of: &[Source]) -> Vec<Source> {
+    of.iter().copied().filter(|source| tested.includes(*source)).collect()
+}
+
 fn add(
     tested: Tested,
     groups: &mut HashMap<Key, Group>,
@@ -199,7 +205,7 @@ fn add(
     places: usize,
     pool: Option<(&Pool, bool)>,
 ) {
-    let sources: Vec<_> = policy.sources(selector).iter().copied().filter(|source| tested.includes(*source)).collect();
+    let sources = sources(tested, policy.sources(selector));
     if sources.is_empty() {
         return;
     }
@@ -246,7 +252,7 @@ fn fill(inputs: &Inputs<'_>, key: &Key, group: &Group, taken: &HashSet<IpAddr>, 
     let want = if have < group.places { Want::Used } else { Want::Reserve };
     let missing = target - have;
     let mut untested = matching.and(catalog.untested());
-    let unasked = |exit: &Exit| !good.has(exit.slot()) && key.check.is_some() && !(inputs.asked_sites)(exit.id());
+    let unasked = |exit: &Exit| !good.has(exit.slot()) && !(inputs.asked_sites)(exit.id());
     let works = matching.and(catalog.usable());
     order.of(&works, catalog).filter(|exit| unasked(exit)).for_each(|exit| untested.set(exit.slot(), true));
     let new = order.of(&untested, catalog).filter(|exit| addresses.insert(address(exit)));

@@ -109,4 +109,26 @@ mod tests {
             assert_eq!(fault.blame(), want, "{fault:?}");
         }
     }
+
+    /// The codes stand in the store and in metric labels, so they must stay the same.
+    #[test]
+    fn each_fault_has_its_code() {
+        for (fault, code) in [
+            (DialError::Engine(EngineFault::FirstHop).into(), "engine"),
+            (DialError::Exit(ExitFault::Hung).into(), "exit"),
+            (DialError::Target(TargetFault::Refused).into(), "target"),
+            (DialError::Deadline.into(), "timeout"),
+            (Fault::Slow, "timeout"),
+            (Fault::Forged, "forged"),
+            (Fault::Certificate, "certificate"),
+            (Fault::Tls, "tls"),
+            (Fault::Broken, "broken"),
+            (Fault::Http, "http"),
+            (Fault::Status(503), "status"),
+            (Fault::NoAddress, "no_address"),
+            (Fault::Canned, "canned"),
+        ] {
+            assert_eq!(fault.as_str(), code, "{fault:?}");
+        }
+    }
 }

@@ -33,9 +33,8 @@ const PARDONS: u8 = 2;
 #[derive(Clone, Copy, Debug, Default)]
 struct Record {
     passed: Option<Moment>,
-    /// When the exit began to fail, and when it last failed. `None` if the exit has passed since then, or has never
-    /// failed.
-    failing: Option<(Moment, Moment)>,
+    /// When the exit began to fail. `None` if the exit has passed since then, or has never failed.
+    failing: Option<Moment>,
     /// True if the exit had passed within the last hour when it began to fail.
     had_worked: bool,
     /// How many failures of the exit in a row were pardoned.
@@ -46,8 +45,7 @@ impl Record {
     /// Returns when the exit began to fail. `None` if the exit does not fail, or if its failure cannot be part of an
     /// outage now.
     fn fell(&self, now: Moment) -> Option<Moment> {
-        let (began, last) = self.failing?;
-        (self.had_worked && now.since(began) < TOGETHER && now.since(last) < TOGETHER).then_some(began)
+        self.failing.filter(|began| self.had_worked && now.since(*began) < TOGETHER)
     }
 }
 
@@ -69,8 +67,7 @@ impl Outage {
         }
         // The exit began to fail now if this is its first failure, or if its last failure was pardoned. Otherwise the
         // time of the first failure stays.
-        let began = record.failing.filter(|_| record.pardons == 0).map_or(now, |(began, _)| began);
-        record.failing = Some((began, now));
+        record.failing = record.failing.filter(|_| record.pardons == 0).or(Some(now));
         let pardons = record.pardons;
         let (passing, failing) = self.together(now);
         let pardoned = is_target_at_fault(passing + failing, failing) && (passing == 0 || pardons < PARDONS);
@@ -166,6 +163,19 @@ mod tests {
         assert!(outage.counts(&exit(2), later), "one began to fail, two are old");
         assert!(outage.counts(&exit(3), later));
         assert!(!outage.counts(&exit(4), later), "three began to fail");
+    }
+
+    #[test]
+    fn an_exit_that_is_not_tested_any_more_leaves_the_outage() {
+        // While nothing passes, failures are pardoned, and each pardoned failure counts as the beginning of the outage.
+        let (mut outage, now) = worked();
+        (0..3).for_each(|n| _ = outage.counts(&exit(n), now));
+        let last = now.after(TOGETHER);
+        assert!(outage.counts(&exit(3), last), "the others failed ten minutes ago, so this exit fails alone");
+        let (mut outage, now) = worked();
+        (0..3).for_each(|n| _ = outage.counts(&exit(n), now));
+        let last = Moment(now.after(TOGETHER).0 - 1);
+        assert!(!outage.counts(&exit(3), last), "less than ten minutes ago");
     }
 
     #[test]

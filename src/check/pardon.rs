@@ -27,3 +27,43 @@ pub fn rows(exit: &Exit, now: Moment) -> Vec<Write> {
     let row = store::Verdict { exit, target, verdict, streak: 0, checked, good: None, latency: None, why };
     vec![Write::PutVerdict(row)]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::exit::{Catalog, Fingerprint, Listing, Verdict};
+
+    const NOW: Moment = Moment(1_788_314_400_000_000);
+
+    fn condemned() -> Arc<Exit> {
+        let id = ExitId::Tor(Fingerprint([7; 20]));
+        let mut edit = Catalog::default().edit();
+        edit.list(Listing::new(id.clone()));
+        edit.learn(&id, |known| {
+            (known.verdict, known.checked) = (Verdict::Bad, Some(NOW));
+            known.marks.bad_for_good = true;
+        });
+        edit.finish().get(&id).unwrap().clone()
+    }
+
+    #[test]
+    fn after_a_restart_a_pardoned_exit_counts_as_never_tested() {
+        let exit = condemned();
+        let [Write::PutVerdict(row)] = &rows(&exit, NOW)[..] else { panic!("not one verdict") };
+        assert_eq!((&row.exit, &*row.target), (exit.id(), "echo"), "the row of the condemnation is replaced");
+        assert_ne!(row.verdict, TargetVerdict::Condemned);
+        assert_eq!((row.checked, row.good), (Moment(0), None));
+    }
+
+    #[test]
+    fn a_pardon_changes_the_snapshot_and_the_store_together() {
+        let exit = condemned();
+        let ExitUpdate { exit: id, update: change, ban, writes } = update(&exit, NOW);
+        let mut known = exit.known().clone();
+        change(&mut known);
+        assert_eq!((known.verdict, known.marks.bad_for_good), (Verdict::Untested, false));
+        assert_eq!((&id, ban.is_none(), writes), (exit.id(), true, rows(&exit, NOW)));
+    }
+}

@@ -1,5 +1,5 @@
-//! The settings of the testers of Tor exits and of exits of one's own, which are made from the configuration. URLs are parsed and certificates are
-//! read here.
+//! The settings of the testers of Tor exits and of exits of one's own, which are made from the configuration. URLs are
+//! parsed and certificates are read here.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,11 +17,13 @@ use crate::exit::Source;
 use crate::net::{BadTarget, Host};
 use crate::route::Site;
 
-/// Which exits a tester tests. Tor exits and exits of one's own have a tester each, with the same code.
+/// Which exits a tester tests. Each kind has a tester of its own, with the same code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tested {
     /// Tor exit relays. Checks cost nothing, and nobody vouches for an exit.
     Tor,
+    /// The addresses of this machine in `sources.direct.bind`.
+    Own,
     /// The exits of upstream sources, which the operator owns or pays for. Checks cost paid bytes.
     Upstream,
 }
@@ -30,12 +32,13 @@ impl Tested {
     pub fn includes(self, source: Source) -> bool {
         match self {
             Self::Tor => source == Source::Tor,
+            Self::Own => source == Source::Direct,
             Self::Upstream => matches!(source, Source::Upstream(_)),
         }
     }
 }
 
-/// How Tor exits, or exits of one's own, are tested.
+/// How exits of one kind are tested.
 #[derive(Clone)]
 pub struct Settings {
     pub tested: Tested,
@@ -131,6 +134,11 @@ impl Settings {
             ban_for: check.ban_for,
             tls: connector(also)?,
         })
+    }
+
+    /// Makes the settings for own addresses. Their checks go to the same pages, at the same times.
+    pub fn of_own(check: &Check) -> Result<Self, BadSettings> {
+        Ok(Self { tested: Tested::Own, ..Self::of(check)? })
     }
 
     /// Makes the settings for exits of one's own. A check that passes makes one echo request and fetches one canary,

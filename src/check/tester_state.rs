@@ -1,5 +1,5 @@
-//! The state of a tester, of Tor exits or of exits of one's own: which checks are due, which results came back, and which updates must be
-//! published. No I/O: the loop in `check/worker.rs` calls this code.
+//! The state of a tester, of Tor exits or of exits of one's own: which checks are due, which results came back, and
+//! which updates must be published. No I/O: the loop in `check/worker.rs` calls this code.
 //!
 //! The whole catalog of exits is read only when exits were added or removed, and once a minute. It is not read after
 //! each new snapshot of the state, because each verdict on an exit makes a new snapshot, and there are many verdicts
@@ -104,10 +104,11 @@ impl TesterState {
     }
 
     /// Returns true if this tester can test the exit. Public proxies have a tester of their own. This machine itself,
-    /// as an exit, is never tested. An exit of one's own can be tested when its source has listed it. An exit whose policy allows no echo server cannot be tested.
+    /// without an own address, is never tested. An exit of an upstream source can be tested when its source has listed
+    /// it. An exit whose policy allows no echo server cannot be tested.
     fn can_test(&self, exit: &Exit) -> bool {
-        let is_reached = self.settings.tested == Tested::Tor || exit.listing().upstream.is_some();
-        let included = self.settings.tested.includes(exit.id().source()) && is_reached;
+        let is_reached = self.settings.tested != Tested::Upstream || exit.listing().upstream.is_some();
+        let included = self.settings.tested.includes(exit.id().source()) && *exit.id() != ExitId::Direct && is_reached;
         included && (0..self.settings.echoes.len()).any(|echo| self.allows(exit, echo))
     }
 

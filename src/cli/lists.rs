@@ -60,7 +60,7 @@ pub(super) struct WhyArgs {
     /// The port of the target
     #[arg(long, default_value_t = 443)]
     port: u16,
-    /// The host of the target: exits that are banned there are excluded
+    /// The host of the target: exits that are banned there are excluded, and the rules of the route apply
     #[arg(long)]
     host: Option<String>,
     /// The name of the client's key, on a gateway with keys
@@ -245,6 +245,9 @@ impl WhyArgs {
 /// Returns how many exits are left after each filter step, one step per line, and which exits the username would use.
 fn explanation(answer: &Value) -> String {
     let mut lines = Vec::new();
+    for rule in answer["rules"].as_array().into_iter().flatten() {
+        lines.push(format!("rule {} of {}: {}", cell(&rule["number"]), cell(&rule["route"]), cell(&rule["rule"])));
+    }
     for step in answer["funnel"].as_array().into_iter().flatten() {
         lines.push(format!("{:>7} {}", cell(&step["left"]), cell(&step["step"])));
     }
@@ -270,6 +273,9 @@ mod tests {
             "pool": [{"ip": "192.0.2.7"}], "refused": null, "session": null, "pin": {"ip": "192.0.2.7"},
         });
         assert_eq!(explanation(&answer), "   2041 known\n    312 in us\npool: 192.0.2.7\npinned to: 192.0.2.7");
+        let answer = json!({ "funnel": [], "pool": [], "refused": "it refuses",
+            "rules": [{"route": "shop", "number": 2, "rule": "port 25 refuse"}] });
+        assert_eq!(explanation(&answer), "rule 2 of shop: port 25 refuse\nrefused: it refuses");
         let answer = json!({ "funnel": [], "pool": [], "refused": "none of the known exits is in jp" });
         assert_eq!(explanation(&answer), "refused: none of the known exits is in jp");
     }

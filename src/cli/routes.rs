@@ -3,13 +3,16 @@
 //!
 //! The API calls a route a proxy, so the URL paths in this file begin with `/proxies`.
 
+mod output;
+
 use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use self::output::{batch, details, routes_table, shell_lines};
 use super::ExitStatus;
-use super::remote::{ApiRequest, Remote, Watch, bytes, cell, encode, time, with_query};
-use super::table::Table;
+use super::remote::{ApiRequest, Remote, Watch, cell, encode, time, with_query};
+use super::rule;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Routes {
@@ -66,6 +69,9 @@ pub(super) enum Routes {
     Rotate {
         /// Its name or port, or a username
         route: String,
+        /// A target's host, if a rule of the route decides the exit
+        #[arg(long)]
+        host: Option<String>,
         #[command(flatten)]
         holder: HolderArgs,
     },
@@ -156,6 +162,18 @@ pub(super) struct RouteOptions {
     /// Require a key on its port, or not
     #[arg(long)]
     auth: Option<AuthChoice>,
+    /// Sources of exits in order of preference: tor, public, direct, or names of upstream sources
+    #[arg(long, value_name = "SOURCE", value_delimiter = ',')]
+    source: Vec<String>,
+    /// Use a later source only while the earlier ones have no exit: true or false
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    fallback: Option<bool>,
+    /// A rule by destination, such as "*.shop.example use us-strict" or "port 25 refuse"; the first match counts
+    ///
+    /// The rules of the command replace all rules of the route. What to do is one of: use SELECTOR, route NAME, refuse,
+    /// direct.
+    #[arg(long, value_name = "RULE", value_parser = rule::parse)]
+    rule: Vec<Value>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -222,6 +240,9 @@ impl RouteOptions {
         put(body, "engine", self.engine.map(|it| if matches!(it, EngineChoice::Own) { "own" } else { "shared" }));
         put(body, "isolation", self.isolation.map(IsolationChoice::as_str));
         put(body, "allow", Some(self.allow).filter(|nets| !nets.is_empty()));
+        put(body, "source", Some(self.source).filter(|sources| !sources.is_empty()));
+        put(body, "fallback", self.fallback);
+        put(body, "rules", Some(self.rule).filter(|rules| !rules.is_empty()));
         put(body, "auth", self.auth.map(|auth| if matches!(auth, AuthChoice::Open) { "open" } else { "key" }));
     }
 }
@@ -268,8 +289,9 @@ impl Routes {
                 body.extend(unset.into_iter().map(|field| (field, Value::Null)));
                 ApiRequest::with_body(Method::PATCH, path(&route), body.into())
             }
-            Self::Rotate { route, holder: HolderArgs { session, key } } => {
-                let path = with_query(&format!("{}/rotate", path(&route)), &[("session", session), ("key", key)]);
+            Self::Rotate { route, host, holder: HolderArgs { session, key } } => {
+                let query = [("session", session), ("key", key), ("host", host)];
+                let path = with_query(&format!("{}/rotate", path(&route)), &query);
                 ApiRequest::with_body(Method::POST, path, json!({}))
             }
             Self::Report { route, site, exit, outcome, holder: HolderArgs { session, key } } => {
@@ -312,73 +334,6 @@ impl Routes {
     }
 }
 
-fn routes_table(answer: &Value, width: Option<usize>) -> String {
-    let mut table =
-        Table::new(["NAME", "PORT", "SELECTOR", "POOL", "EXIT", "OPEN", "REQUESTS", "ERRORS", "UP", "DOWN", "STATE"]);
-    for route in answer["proxies"].as_array().into_iter().flatten() {
-        let (pool, live) = (&route["pool"], &route["live"]);
-        table.row([
-            cell(&route["name"]),
-            cell(&route["port"]),
-            cell(&route["selector"]),
-            format!("{}/{}", cell(&pool["have"]), cell(&pool["wanted"])),
-            cell(&route["exit"]["ip"]),
-            cell(&live["connections"]),
-            cell(&live["requests"]),
-            cell(&live["errors"]),
-            bytes(&live["bytes_up"]),
-            bytes(&live["bytes_down"]),
-            cell(&route["state"]),
-        ]);
-    }
-    if answer["total"] == 0 {
-        return "no routes; create one: exitgate routes create shop --country us --strict".to_owned();
-    }
-    table.text(width)
-}
-
-fn batch(answer: &Value, width: Option<usize>) -> String {
-    let (have, wanted) = (cell(&answer["have"]), cell(&answer["wanted"]));
-    let short = if answer["have"].as_u64() < answer["wanted"].as_u64() { "; there are no more" } else { "" };
-    format!("{}\n{have} of {wanted} IPs{short}", routes_table(answer, width))
-}
-
-fn details(route: &Value) -> String {
-    let mut lines =
-        vec![format!("{}  {}  {}", cell(&route["name"]), cell(&route["selector"]), cell(&route["urls"]["socks5"]))];
-    for (name, value) in [
-        ("exits", cell(&route["summary"])),
-        ("check", cell(&route["check"])),
-        ("auth", cell(&route["auth"])),
-        ("created", time(&route["created"])),
-        ("expires", time(&route["expires"])),
-        ("curl", cell(&route["examples"]["curl"])),
-        ("python", cell(&route["examples"]["python"])),
-        ("playwright", cell(&route["examples"]["playwright"])),
-    ] {
-        if value != "-" {
-            lines.push(format!("  {name:<11}{value}"));
-        }
-    }
-    lines.join("\n")
-}
-
-/// Returns lines that set environment variables in a shell.
-fn shell_lines(answer: &Value) -> String {
-    let all: Vec<&Value> = answer["proxies"].as_array().map_or_else(|| vec![answer], |all| all.iter().collect());
-    let mut lines = Vec::new();
-    for (at, route) in all.into_iter().enumerate() {
-        let (socks5, http) = (cell(&route["urls"]["socks5"]), cell(&route["urls"]["http"]));
-        let name = cell(&route["name"]).to_ascii_uppercase().replace('-', "_");
-        lines.push(format!("export EXITGATE_{name}={socks5}"));
-        if at == 0 {
-            lines.push(format!("export ALL_PROXY={socks5} HTTP_PROXY={http} HTTPS_PROXY={http}"));
-            lines.push(format!("export http_proxy={http} https_proxy={http} NO_PROXY=localhost,127.0.0.1,::1"));
-        }
-    }
-    lines.join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -414,6 +369,14 @@ mod tests {
                 "/proxies",
                 json!({"selector": "de+fr", "count": 3, "ttl": "1h", "allow": ["10.0.0.0/8", "192.0.2.1/32"]}),
             ),
+            ("rotate shop --host a.example", "POST", "/proxies/shop/rotate?host=a.example", json!({})),
+            (
+                "patch shop --source public,tor --fallback --unset check",
+                "PATCH",
+                "/proxies/shop",
+                json!({"source": ["public", "tor"], "fallback": true, "check": null}),
+            ),
+            ("patch shop --fallback false", "PATCH", "/proxies/shop", json!({"fallback": false})),
             ("patch shop --pool 5 --unset ttl", "PATCH", "/proxies/shop", json!({"pool": 5, "ttl": null})),
             ("rotate us --session a", "POST", "/proxies/us/rotate?session=a", json!({})),
             ("rotate de+fr-strict", "POST", "/proxies/de%2Bfr-strict/rotate", json!({})),
@@ -428,6 +391,20 @@ mod tests {
             assert_eq!(parsed(line), (method.to_owned(), path.to_owned(), body), "{line}");
         }
         assert!(CommandLine::try_parse_from(["routes", "create", "--strict", "--rotate"]).is_err());
+    }
+
+    #[test]
+    fn rules_of_the_command_line_become_the_body_and_are_shown_as_they_are_written() {
+        let rules = ["*.shop.example use us-strict", "port 25,8000-8099 refuse"];
+        let mut words = vec!["routes", "patch", "shop"];
+        words.extend(rules.iter().flat_map(|rule| ["--rule", rule]));
+        let body = CommandLine::try_parse_from(words).unwrap().routes.request().body.unwrap();
+        assert_eq!(body["rules"][0], json!({"host": ["*.shop.example"], "use": "us-strict"}));
+        let shown = details(&json!({ "rules": body["rules"] }));
+        for (at, rule) in rules.iter().enumerate() {
+            assert!(shown.contains(&format!("  rule {}     {rule}", at + 1)), "{shown}");
+        }
+        assert!(CommandLine::try_parse_from(["routes", "patch", "shop", "--rule", "shop.example"]).is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `[gateway]`: the shared port, the ports of routes, the time limits of connections, and the clients that may connect.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use super::secret::{MAKE_ONE, SecretKeys};
 use super::text_value::{List, Text, TextValue as _};
 use super::tls::Tls;
 use super::{schema, tls};
+use crate::exit::Source;
 use crate::net::Secret;
 
 /// The settings of `[gateway]`, which concern client connections.
@@ -99,6 +101,19 @@ pub struct ClientKey {
     pub name: String,
     pub secret: Secret,
     pub limits: Limits,
+    /// The budget of all sources together.
+    pub budget: Budget,
+    /// The budgets of single sources: name of the source → budget.
+    pub source_budgets: BTreeMap<String, Budget>,
+}
+
+/// How much a key may use in a day and in a month (UTC). `None` means no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    pub requests_per_day: Option<NonZeroU64>,
+    pub requests_per_month: Option<NonZeroU64>,
+    pub bytes_per_day: Option<NonZeroU64>,
+    pub bytes_per_month: Option<NonZeroU64>,
 }
 
 /// The limits for one client. `None` means no limit.
@@ -233,7 +248,8 @@ fn keys(written: &List<schema::Key>, findings: &mut Findings) -> Vec<ClientKey> 
                 "give each key a different secret, because the password alone identifies the client",
             );
         }
-        keys.push(ClientKey { name, secret, limits: limits(&key.limits) });
+        let source_budgets = source_budgets(&key.source_budgets, &at, findings);
+        keys.push(ClientKey { name, secret, limits: limits(&key.limits), budget: budget(&key.budget), source_budgets });
     }
     keys
 }
@@ -251,6 +267,27 @@ fn key_name(key: &schema::Key, at: &KeyPath, earlier: &[ClientKey], findings: &m
         findings.fault(&at, format!("is {name:?}, which another key has already"), "give each key a name of its own");
     }
     Some(name.clone())
+}
+
+fn source_budgets(
+    written: &BTreeMap<String, schema::Budget>,
+    at: &KeyPath,
+    findings: &mut Findings,
+) -> BTreeMap<String, Budget> {
+    for source in written.keys().filter(|source| Source::find(source).is_none()) {
+        let hint = "write tor, public, direct, or the name of an entry of [[sources.upstream]]";
+        findings.fault(at.key("source_budgets"), format!("has the unknown source {source:?}"), hint);
+    }
+    written.iter().map(|(source, written)| (source.clone(), budget(written))).collect()
+}
+
+fn budget(file: &schema::Budget) -> Budget {
+    Budget {
+        requests_per_day: NonZeroU64::new(file.requests_per_day.0.into()),
+        requests_per_month: NonZeroU64::new(file.requests_per_month.0.into()),
+        bytes_per_day: NonZeroU64::new(file.bytes_per_day.0.0),
+        bytes_per_month: NonZeroU64::new(file.bytes_per_month.0.0),
+    }
 }
 
 fn limits(file: &schema::Limits) -> Limits {

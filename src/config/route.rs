@@ -14,6 +14,7 @@ use super::findings::Findings;
 use super::gateway::networks;
 use super::key_path::KeyPath;
 use super::listen_address::is_local;
+use super::rule::{Rule, RuleContext, check_routes};
 use super::text_value::{Text, TextValue as _};
 use super::{Check, Gateway, Groups, SelectorCheck, schema};
 use crate::exit::Source;
@@ -53,6 +54,8 @@ pub struct Route {
     pub hops: u8,
     /// True if the route may connect to IPv6 targets.
     pub ipv6: bool,
+    /// The rules by destination, in order.
+    pub rules: Vec<Rule>,
 }
 
 /// The other parts of the configuration that a route may refer to.
@@ -68,6 +71,7 @@ impl RouteContext<'_> {
     /// `findings`.
     pub(super) fn routes(&self, file: &schema::File, findings: &mut Findings) -> Vec<Route> {
         let mut names = BTreeMap::new();
+        let rule_context = RuleContext { gateway: self.gateway, groups: self.groups, selectors: self.selectors };
         let mut routes = Vec::new();
         for (index, written) in file.routes.iter() {
             let at = KeyPath::from("routes").index(index);
@@ -77,10 +81,12 @@ impl RouteContext<'_> {
             self.check_auth(written, &at, findings);
             self.check_target(written, &at, findings);
             self.check_source(written, &at, findings);
+            let rules = rule_context.rules(written, &at, findings);
             if let (Some(name), Some(selector)) = (name, selector) {
-                routes.push(self.route(written, name, selector));
+                routes.push(Route { rules, ..self.route(written, name, selector) });
             }
         }
+        check_routes(file, findings);
         if file.routes.iter().count() > self.gateway.route_ports.count() {
             let what = format!("are more than gateway.route_ports has ports ({})", self.gateway.route_ports.count());
             findings.fault("routes", what, "widen gateway.route_ports");
@@ -107,6 +113,7 @@ impl RouteContext<'_> {
             repin_after: written.repin_after.map_or(self.gateway.repin_after, |Text(after)| after.0),
             hops: if written.hops.0 == 2 { 2 } else { 3 },
             ipv6: written.ipv6,
+            rules: Vec::new(),
         }
     }
 

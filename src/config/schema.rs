@@ -24,6 +24,7 @@ use super::choice::{
 use super::secret::Hidden;
 use super::text_value::{List, OneOrMany, Text};
 use super::units::{Bytes, DurationOrNever, Int, MaybeZero};
+use crate::route::rules::HostPattern;
 
 /// Declares the struct of a section: its keys with their types, and each default that is not empty, zero or false.
 macro_rules! section {
@@ -52,6 +53,7 @@ section!(File {
     sources: Sources,
     check: Check,
     store: Store,
+    geo: Geo,
     groups: BTreeMap<String, List<String>>,
     routes: List<Route>,
 });
@@ -65,7 +67,10 @@ section!(Log {
     targets: bool,
 });
 
-section!(Lifecycle { drain: Text<MaybeZero> = Text(MaybeZero(Duration::from_secs(30))), });
+section!(Lifecycle {
+    drain: Text<MaybeZero> = Text(MaybeZero(Duration::from_secs(30))),
+    drain_delay: Text<MaybeZero> = Text(MaybeZero(Duration::ZERO)),
+});
 
 section!(Gateway {
     listen: OneOrMany<SocketAddr> = loopback(1080),
@@ -114,7 +119,21 @@ section!(ProxyProtocol { trusted: List<Text<IpNet>>, });
 
 section!(Tls { cert: Option<PathBuf>, key: Option<PathBuf>, });
 
-section!(Key { name: Option<String>, key: Option<Hidden>, key_file: Option<PathBuf>, limits: Limits, });
+section!(Key {
+    name: Option<String>,
+    key: Option<Hidden>,
+    key_file: Option<PathBuf>,
+    limits: Limits,
+    budget: Budget,
+    source_budgets: BTreeMap<String, Budget>,
+});
+
+section!(Budget {
+    requests_per_day: Int<0, 4_000_000_000> = Int(0),
+    requests_per_month: Int<0, 4_000_000_000> = Int(0),
+    bytes_per_day: Text<Bytes>,
+    bytes_per_month: Text<Bytes>,
+});
 
 section!(Api {
     listen: OneOrMany<SocketAddr> = loopback(8080),
@@ -159,9 +178,12 @@ section!(Sources {
     onionoo: Onionoo,
     exit_addresses: ExitAddresses,
     proxifly: Proxifly,
+    direct: Direct,
     list: List<SourceList>,
     upstream: List<SourceUpstream>,
 });
+
+section!(Direct { bind: List<Text<IpNet>>, per_network: Int<1, 10_000> = Int(64), });
 
 section!(Onionoo {
     enabled: bool = true,
@@ -268,6 +290,8 @@ section!(CheckUpstream {
 
 section!(Store { keep_checks: Text<Duration> = days(14), });
 
+section!(Geo { mmdb: Option<PathBuf>, });
+
 section!(Route {
     name: Option<String>,
     selector: Option<String>,
@@ -285,6 +309,16 @@ section!(Route {
     repin_after: Option<Text<DurationOrNever>>,
     hops: Int<2, 3> = Int(3),
     ipv6: bool,
+    rules: List<Rule>,
+});
+
+section!(Rule {
+    host: Option<OneOrMany<HostPattern>>,
+    port: Option<OneOrMany<PortRange>>,
+    r#use: Option<String>,
+    route: Option<String>,
+    refuse: bool,
+    direct: bool,
 });
 
 /// The default servers that answer with the client's address. There are two operators, so a wrong answer of one server

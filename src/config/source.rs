@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::Uri;
 
 use super::choice::{ListFormat, Through};
+use super::direct::Direct;
 use super::findings::Findings;
 use super::key_path::KeyPath;
 use super::schema;
@@ -19,6 +20,7 @@ pub struct Sources {
     /// A second list of observed exit addresses, in the TorDNSEL format.
     pub exit_addresses: ExitAddresses,
     pub proxifly: Proxifly,
+    pub direct: Direct,
     /// Other lists of public proxies. Each has a different name.
     pub lists: Vec<ProxyList>,
     /// Proxies that the operator owns or pays for. Each source has a different name.
@@ -75,7 +77,7 @@ pub struct ProxyList {
 const HOURLY: Duration = Duration::from_hours(1);
 
 impl Sources {
-    pub(super) fn validate(file: &schema::Sources, findings: &mut Findings) -> Self {
+    pub(super) fn validate(file: &schema::Sources, allow_direct: bool, findings: &mut Findings) -> Self {
         let lists = lists(&file.list, findings);
         let taken: Vec<&str> = lists.iter().map(|list| list.name.as_str()).chain(["onionoo", "proxifly"]).collect();
         let upstream = upstream::validate(&file.upstream, &taken, findings);
@@ -94,6 +96,7 @@ impl Sources {
                 every: file.proxifly.every.0,
                 through: file.proxifly.through,
             },
+            direct: Direct::validate(&file.direct, allow_direct, findings),
             lists,
         }
     }

@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(config.routes[0].source[1].as_str(), "acme");
         assert!(!format!("{config:?}").contains("planted"));
         for (text, want) in [
-            (format!("{ACME}"), "sources.upstream[0].proxies is missing"),
+            (ACME.to_owned(), "sources.upstream[0].proxies is missing"),
             (format!("[[sources.upstream]]\n{list}"), "sources.upstream[0].name is missing"),
             (format!("{ACME}{list}{ACME}{list}"), "which another source has already"),
             (format!("[[sources.upstream]]\nname = 'tor'\n{list}"), "sources.upstream[0].name is \"tor\""),

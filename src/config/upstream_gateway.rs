@@ -157,21 +157,66 @@ fn check_templates(username: Option<&str>, password: &str, table: &KeyPath, find
         let hint = "put {session} where the provider expects the name of a session: each session is an exit";
         findings.fault(table.key("username"), "has no {session}", hint);
     }
-    for (key, template) in [("username", username), ("password_template", password)] {
-        if template.matches('[').count() != template.matches(']').count() {
-            findings.fault(
-                table.key(key),
-                "has a [ without ]",
-                "close the part that a session without a country omits",
-            );
+    if !username.contains("{user}") {
+        let hint = "put {user} where the provider expects the name of the account: `user` has the name itself";
+        findings.fault(table.key("username"), "has no {user}", hint);
+    }
+    if !password.contains("{password}") {
+        let hint = "put {password} where the provider expects the password: `password_file` has the password itself";
+        findings.fault(table.key("password_template"), "has no {password}", hint);
+    }
+    for (key, template, fields) in
+        [("username", username, &FIELDS[..FIELDS.len() - 1]), ("password_template", password, &FIELDS[..])]
+    {
+        if let Some(field) = unknown_field(template, fields) {
+            // The report shows the field and not the template, because a template may contain parts of a login.
+            let known: Vec<_> = fields.iter().map(|field| format!("{{{field}}}")).collect();
+            findings.fault(table.key(key), format!("has {field}"), format!("use {}", known.join(", ")));
+        }
+        if !has_whole_brackets(template) {
+            let hint =
+                "write [ and ] around the one part that a session without a country omits, as in [-cc-{country}]";
+            findings.fault(table.key(key), "has a [ without ], or the other way round", hint);
+        }
+        if has_bare_country(template) {
+            let hint = "write [-cc-{country}] with the brackets, because some sessions may leave in any country";
+            findings.fault(table.key(key), "has {country} outside of [ ]", hint);
         }
     }
+}
+
+/// The fields of templates. The last one is for passwords only.
+const FIELDS: [&str; 6] = ["user", "country", "session", "minutes", "seconds", "password"];
+
+/// Returns the first part in braces that is no field. Returns `None` if all are fields.
+fn unknown_field<'a>(template: &'a str, fields: &[&str]) -> Option<&'a str> {
+    let parts = template.match_indices('{').map(|(at, _)| {
+        let rest = &template[at..];
+        rest.find('}').map_or(rest, |end| &rest[..=end])
+    });
+    parts.into_iter().find(|part| {
+        let field = part.strip_prefix('{').and_then(|part| part.strip_suffix('}'));
+        !field.is_some_and(|field| fields.contains(&field))
+    })
+}
+
+/// Returns true if each `[` has its `]` behind it, and no pair of brackets is inside another.
+fn has_whole_brackets(template: &str) -> bool {
+    let brackets = template.chars().filter(|c| matches!(c, '[' | ']')).collect::<Vec<_>>();
+    brackets.chunks(2).all(|pair| pair == ['[', ']'])
+}
+
+/// Returns true if the country is also in the username of a session without a country, where it would be empty.
+fn has_bare_country(template: &str) -> bool {
+    template.split('[').enumerate().any(|(index, part)| {
+        let outside = if index == 0 { part } else { part.split_once(']').map_or("", |(_, outside)| outside) };
+        outside.contains("{country}")
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{Config, Faults, ProxiesFrom, parse};
-    use super::*;
 
     fn read(text: &str) -> Result<Config, Faults> {
         let head = "[[sources.upstream]]\nname = 'acme'\nkind = 'gateway'\n";
@@ -204,6 +249,16 @@ mod tests {
             (format!("{LOGIN}at = 'a.example:80'\n"), "username is missing"),
             (format!("{LOGIN}at = 'a.example:80'\nusername = '{{user}}'\n"), "has no {session}"),
             (format!("{LOGIN}provider = 'soax'\nusername = '{{user}}[-{{session}}'\n"), "has a [ without ]"),
+            (format!("{LOGIN}provider = 'soax'\nusername = '{{user}}]-{{session}}['\n"), "has a [ without ]"),
+            (format!("{LOGIN}provider = 'soax'\nusername = 'planted-{{session}}'\n"), "username has no {user}"),
+            (format!("{LOGIN}provider = 'soax'\nusername = '{{user}}-{{session}}-{{zone}}'\n"), "has {zone}"),
+            (format!("{LOGIN}provider = 'soax'\nusername = '{{user}}-{{session}}-{{password}}'\n"), "has {password}"),
+            (format!("{LOGIN}provider = 'soax'\nusername = '{{user}}-{{session'\n"), "has {session"),
+            (format!("{LOGIN}provider = 'soax'\npassword_template = 'planted'\n"), "has no {password}"),
+            (
+                format!("{LOGIN}provider = 'soax'\nusername = '{{user}}-{{country}}-{{session}}'\n"),
+                "has {country} outside",
+            ),
             (format!("{LOGIN}provider = 'soax'\nprotocol = 'socks4'\n"), "cannot carry a password"),
             (format!("{LOGIN}provider = 'soax'\nfile = '/x'\n"), "also has a list"),
         ] {

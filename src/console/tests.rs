@@ -7,6 +7,16 @@ use super::*;
 /// The largest number of bytes (compressed) that a browser may have to load before it shows the first page.
 const FIRST_PAINT: usize = 100_000;
 
+/// The files that a browser loads only when the page of exits is open: the world map.
+const LATER: &[&str] = &["map.js", "pages/map.js"];
+
+/// The largest number of bytes (compressed) of the world map.
+const MAP: usize = 25_000;
+
+fn is_later(name: &str) -> bool {
+    LATER.contains(&name)
+}
+
 fn folder() -> PathBuf {
     FilePath::new(env!("CARGO_MANIFEST_DIR")).join("src/console/assets")
 }
@@ -33,17 +43,28 @@ fn every_file_of_the_folder_is_served() {
 
 #[test]
 fn the_first_paint_is_small() {
-    let all: usize =
-        CONSOLE.files.iter().filter(|(name, _)| !name.ends_with(".txt")).map(|(_, f)| f.compressed()).sum();
+    let all: usize = CONSOLE
+        .files
+        .iter()
+        .filter(|(name, _)| !name.ends_with(".txt") && !is_later(name))
+        .map(|(_, f)| f.compressed())
+        .sum();
     let sum = all + CONSOLE.page.compressed();
     assert!(sum < FIRST_PAINT, "all files together have {sum} bytes compressed");
     assert!(sum > 10_000, "{sum} bytes: are the files in it?");
 }
 
 #[test]
+fn the_world_map_is_small_and_loaded_later() {
+    let sum: usize = CONSOLE.files.iter().filter(|(name, _)| is_later(name)).map(|(_, f)| f.compressed()).sum();
+    assert!((5_000..MAP).contains(&sum), "the world map has {sum} bytes compressed");
+    assert!(LATER.iter().all(|name| !PAGE.contains(name)), "the page loads the map at once");
+}
+
+#[test]
 fn the_page_names_every_module_of_this_version_and_nothing_else() {
     let page = PAGE.replace(FOLDER_MARK, &format!("/console/{}", CONSOLE.version));
-    for (name, _) in ASSETS.iter().filter(|(name, _)| !name.ends_with(".txt")) {
+    for (name, _) in ASSETS.iter().filter(|(name, _)| !name.ends_with(".txt") && !is_later(name)) {
         assert!(page.contains(&format!("\"/console/{}/{name}\"", CONSOLE.version)), "the page does not load {name}");
     }
     assert!(!page.contains(FOLDER_MARK));

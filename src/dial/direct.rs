@@ -5,12 +5,15 @@
 //! resolved once, the rules on targets are checked for each address, and the connection goes to an address that was
 //! checked. So an attacker gains nothing by changing the DNS answer after the check.
 //!
+//! The connection leaves from the address that the operating system chooses, or from one of this machine's own addresses
+//! (`sources.direct.bind`). From an own address only targets of the same family (IPv4 or IPv6) can be reached.
+//!
 //! Several addresses of one name are tried as in a short form of RFC 8305. IPv4 and IPv6 addresses alternate. The next
 //! address is tried when the last one failed or after 250 ms. The first connection that opens is used.
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
@@ -18,7 +21,7 @@ use std::time::Duration;
 use tokio::net::TcpSocket;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{DialError, EngineFault, Stream, TargetFault};
+use super::{DialError, EngineFault, ExitFault, Stream, TargetFault};
 use crate::limit::target::Rules;
 use crate::net::{Host, Target};
 
@@ -30,18 +33,24 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// are dead, more addresses rarely help.
 const MOST_ADDRESSES: usize = 4;
 
-/// Opens a stream to the target. Every address is checked against `rules` before a connection to that address.
-pub async fn dial(target: &Target, rules: &Rules, deadline: Instant) -> Result<Stream, DialError> {
+/// Opens a stream to the target. Every address is checked against `rules` before a connection to that address. `from` is
+/// the own address from which the connection leaves. `None`: the operating system chooses the address.
+pub async fn dial(
+    target: &Target,
+    rules: &Rules,
+    from: Option<IpAddr>,
+    deadline: Instant,
+) -> Result<Stream, DialError> {
     rules.target(target).map_err(|_| TargetFault::Forbidden)?;
     let Host::Name(name) = &target.host else {
         let Host::Ip(ip) = target.host else { unreachable!("a host is a name or an address") };
-        return connected(SocketAddr::new(ip, target.port), deadline).await;
+        return connected(SocketAddr::new(ip, target.port), from, deadline).await;
     };
     let resolved = timeout_at(deadline, resolve(name, target.port)).await.map_err(|_| TargetFault::NameFailed)??;
-    let addresses = allowed(resolved, |addr| rules.address(addr).is_ok())?;
+    let addresses = of_family(allowed(resolved, |addr| rules.address(addr).is_ok())?, from)?;
     match addresses[..] {
-        [one] => connected(one, deadline).await,
-        _ => timeout_at(deadline, race(&addresses)).await.map_err(|_| TargetFault::Timeout)?,
+        [one] => connected(one, from, deadline).await,
+        _ => timeout_at(deadline, race(&addresses, from)).await.map_err(|_| TargetFault::Timeout)?,
     }
 }
 
@@ -55,14 +64,23 @@ pub(super) async fn dial_proxy(proxy: &Target, rules: &Rules, deadline: Instant)
         }
     };
     let addresses = allowed(resolved, |addr| rules.peer(addr).is_ok())?;
-    timeout_at(deadline, race(&addresses)).await.map_err(|_| TargetFault::Timeout)?
+    timeout_at(deadline, race(&addresses, None)).await.map_err(|_| TargetFault::Timeout)?
 }
 
-async fn connected(addr: SocketAddr, deadline: Instant) -> Result<Stream, DialError> {
-    timeout_at(deadline, connect(addr)).await.map_err(|_| TargetFault::Timeout)?
+async fn connected(addr: SocketAddr, from: Option<IpAddr>, deadline: Instant) -> Result<Stream, DialError> {
+    timeout_at(deadline, connect_from(addr, from)).await.map_err(|_| TargetFault::Timeout)?
 }
 
-/// Returns the addresses for which `allows` returns true, IPv4 and IPv6 alternating. If no address is allowed, returns an error.
+/// Returns the addresses that can be reached from the address `from`. If there are none, the fault is that of the exit:
+/// another exit may have an address of the other family.
+fn of_family(addresses: Vec<SocketAddr>, from: Option<IpAddr>) -> Result<Vec<SocketAddr>, DialError> {
+    let Some(from) = from else { return Ok(addresses) };
+    let same: Vec<_> = addresses.into_iter().filter(|addr| addr.is_ipv4() == from.is_ipv4()).collect();
+    if same.is_empty() { Err(ExitFault::Policy.into()) } else { Ok(same) }
+}
+
+/// Returns the addresses for which `allows` returns true, IPv4 and IPv6 alternating. If no address is allowed, returns
+/// an error.
 fn allowed(resolved: Vec<SocketAddr>, allows: impl Fn(SocketAddr) -> bool) -> Result<Vec<SocketAddr>, TargetFault> {
     if resolved.is_empty() {
         return Err(TargetFault::NoSuchName);
@@ -109,13 +127,13 @@ fn resolver_fault(text: &str) -> TargetFault {
 
 /// Connects to several addresses, each a little later than the one before, and returns the first stream that opens. If
 /// all attempts fail, returns the error of the attempt that failed first.
-async fn race(addresses: &[SocketAddr]) -> Result<Stream, DialError> {
+async fn race(addresses: &[SocketAddr], from: Option<IpAddr>) -> Result<Stream, DialError> {
     let mut waiting = addresses.iter();
     let mut tries: Vec<Pin<Box<dyn Future<Output = Result<Stream, DialError>> + Send>>> = Vec::new();
     let mut first_fault = None;
     loop {
         if let Some(addr) = waiting.next() {
-            tries.push(Box::pin(connect(*addr)));
+            tries.push(Box::pin(connect_from(*addr, from)));
         }
         if tries.is_empty() {
             return Err(first_fault.unwrap_or(TargetFault::Unreachable.into()));
@@ -141,12 +159,53 @@ async fn race(addresses: &[SocketAddr]) -> Result<Stream, DialError> {
 }
 
 pub(super) async fn connect(addr: SocketAddr) -> Result<Stream, DialError> {
-    let attempt = async {
-        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_nodelay(true)?;
-        socket.connect(addr).await
-    };
-    attempt.await.map(Stream::Tcp).map_err(|fault| connect_fault(&fault))
+    connect_from(addr, None).await
+}
+
+async fn connect_from(addr: SocketAddr, from: Option<IpAddr>) -> Result<Stream, DialError> {
+    let socket = match from {
+        // `dial` has sorted out the other family for names. Here the target is an address.
+        Some(from) if from.is_ipv4() != addr.is_ipv4() => return Err(ExitFault::Policy.into()),
+        Some(from) => bound(from).map_err(|fault| bind_fault(&fault)),
+        None => unbound(addr.ip()).map_err(|fault| connect_fault(&fault)),
+    }?;
+    socket.connect(addr).await.map(Stream::Tcp).map_err(|fault| connect_fault(&fault))
+}
+
+fn unbound(family: IpAddr) -> io::Result<TcpSocket> {
+    let socket = if family.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_nodelay(true)?;
+    Ok(socket)
+}
+
+/// Returns a socket whose connection leaves from the address `from`.
+fn bound(from: IpAddr) -> io::Result<TcpSocket> {
+    let socket = unbound(from)?;
+    // Linux binds an address of a network that is routed to this machine as a whole only with this option. For IPv4, the
+    // kernel's table of local routes is enough, and without the option a wrong address is an error here.
+    #[cfg(target_os = "linux")]
+    if from.is_ipv6() {
+        socket2::SockRef::from(&socket).set_freebind_v6(true)?;
+    }
+    socket.bind(SocketAddr::new(from, 0))?;
+    Ok(socket)
+}
+
+/// Returns an error if no connection can leave from this address, because it is not an address of this machine. On
+/// Linux, an IPv6 address can always be bound, so only a check of the exit shows whether it is one.
+pub fn can_leave_from(from: IpAddr) -> io::Result<()> {
+    bound(from).map(drop)
+}
+
+/// Maps an error of the system call `bind` to a fault. The address may be none of this machine's: then the exit is at
+/// fault.
+fn bind_fault(fault: &io::Error) -> DialError {
+    match fault.raw_os_error() {
+        Some(libc::EADDRNOTAVAIL) => ExitFault::Unreachable.into(),
+        // EADDRINUSE means that every local port of this address is in use.
+        Some(libc::EADDRINUSE) => EngineFault::Exhausted.into(),
+        _ => connect_fault(fault),
+    }
 }
 
 /// Maps an error of the system call `connect` to a fault of this machine or of the target.

@@ -1,10 +1,10 @@
 //! Dials through a proxy of one's own: HTTP CONNECT, SOCKS4 or SOCKS5, with or without TLS to the proxy.
 //!
-//! The host name of the proxy is resolved at each dial, and the rules for proxies are checked for each of its addresses.
-//! So a list cannot lead the gateway into its own network, unless the source has `allow_private`.
+//! The host name of the proxy is resolved at each dial, and the rules for proxies are checked for each of its
+//! addresses. So a list cannot lead the gateway into its own network, unless the source has `allow_private`.
 //!
-//! The code that relays bytes works on bare sockets. So if the connection to the proxy is encrypted, a task copies bytes
-//! between the encrypted connection and one end of a pair of local sockets. The caller gets the other end.
+//! The code that relays bytes works on bare sockets. So if the connection to the proxy is encrypted, a task copies
+//! bytes between the encrypted connection and one end of a pair of local sockets. The caller gets the other end.
 //!
 //! What the proxy reports about a target cannot be verified, as with public proxies (`dial/public.rs`).
 
@@ -79,7 +79,8 @@ pub async fn connect(proxy: &UpstreamProxy, rules: &Rules, limit: Duration, by: 
     }
 }
 
-/// Makes a TLS connection over the stream. Returns a local socket, whose bytes a task passes through the TLS connection.
+/// Makes a TLS connection over the stream. Returns a local socket, whose bytes a task passes through the TLS
+/// connection.
 async fn encrypt(stream: Stream, ProxyTls(connector): &ProxyTls, host: &Host) -> Result<Stream, DialError> {
     let name = match host {
         Host::Ip(ip) => ServerName::IpAddress((*ip).into()),

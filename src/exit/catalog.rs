@@ -54,6 +54,8 @@ pub struct Catalog {
     free: Arc<Vec<Slot>>,
     by_country: Arc<BTreeMap<Country, Arc<Bits>>>,
     by_asn: Arc<HashMap<u32, Vec<Slot>>>,
+    /// Exits whose AS is known.
+    with_asn: Arc<Bits>,
     by_ip: Arc<HashMap<IpAddr, Vec<Slot>>>,
     by_check: Arc<BTreeMap<Arc<str>, Arc<Bits>>>,
     by_source: Arc<BTreeMap<Source, Arc<Bits>>>,
@@ -90,6 +92,9 @@ pub struct Filter<'a> {
     /// The exit must be in one of these countries.
     pub countries: &'a CountrySet,
     pub asn: Option<u32>,
+    /// The exit must be in none of these autonomous systems. If the list is not empty, the exit's AS must be known: an
+    /// exit whose AS is unknown may be in one of them.
+    pub not_asn: &'a [u32],
     /// The name of the check target that the exit must pass. `None`: no check target is required.
     pub check: Option<&'a str>,
 }
@@ -100,6 +105,7 @@ impl Filter<'_> {
         self.sources.contains(&exit.id().source())
             && self.countries.contains(exit.country())
             && self.asn.is_none_or(|asn| exit.listing().asn == Some(asn))
+            && (self.not_asn.is_empty() || exit.listing().asn.is_some_and(|asn| !self.not_asn.contains(&asn)))
             && self.check.is_none_or(|check| exit.known().passed.contains(check))
     }
 }
@@ -258,6 +264,11 @@ impl Catalog {
         }
         if let Some(asn) = filter.asn {
             bits.keep(&self.by_asn.get(&asn).into_iter().flatten().copied().collect());
+        }
+        if !filter.not_asn.is_empty() {
+            bits.keep(&self.with_asn);
+            let excluded = filter.not_asn.iter().filter_map(|asn| self.by_asn.get(asn)).flatten();
+            excluded.for_each(|slot| bits.set(*slot, false));
         }
         self.keep_countries(&mut bits, filter.countries);
         if let Some(check) = filter.check {

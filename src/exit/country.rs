@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 mod geoip;
 
-pub use geoip::GeoIp;
+pub use geoip::{CountrySource, GeoIp};
 
 /// A two-letter country code, or [`Country::UNKNOWN`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -181,7 +181,7 @@ pub struct Exit {
     load: Arc<Load>,
     country: Country,
     ip: Option<IpAddr>,
-    v4: Option<Ipv4Addr>,
+    pinnable: Option<IpAddr>,
     seed: u64,
     capacity: u32,
 }
@@ -191,12 +191,12 @@ impl Exit {
         load.set_baseline(known.latency);
         let newest = |v4| known.observed.iter().rev().find(|seen| seen.ip.is_ipv4() == v4).map(|seen| seen.ip);
         let ip = newest(true).or_else(|| newest(false));
-        let v4 = ip.and_then(|ip| if let IpAddr::V4(v4) = ip { Some(v4) } else { None });
+        let pinnable = ip.filter(|ip| ip.is_ipv4() || matches!(listing.id, ExitId::Own(_)));
         let mut hasher = DefaultHasher::new();
         listing.id.hash(&mut hasher);
         let (seed, capacity, country) =
             (hasher.finish(), capacity::of(listing.id.source(), listing.weight), country(&listing, &known));
-        Self { slot, country, ip, v4, seed, capacity, listing, known, load }
+        Self { slot, country, ip, pinnable, seed, capacity, listing, known, load }
     }
 
     /// The slot of the exit in the catalog: its place in the catalog's sets of exits.
@@ -232,9 +232,10 @@ impl Exit {
         self.ip
     }
 
-    /// The IPv4 address that sites see. `None` if no site has seen one.
-    pub fn v4(&self) -> Option<Ipv4Addr> {
-        self.v4
+    /// The address that a pin to this exit promises: the IPv4 address that sites see. For an own address of this machine,
+    /// it may be an IPv6 address, because such an exit has no other address. `None` if no site has seen such an address.
+    pub fn pinnable(&self) -> Option<IpAddr> {
+        self.pinnable
     }
 
     /// Returns true if the exit is up: listed, running, without the flag `BadExit`, not draining, and not condemned for
@@ -261,9 +262,9 @@ impl Exit {
         self.alive() && self.known.verdict == Verdict::Good
     }
 
-    /// Returns true if checks have observed exactly one IPv4 address of the exit. Only such an exit can be pinned.
+    /// Returns true if checks have observed exactly one address that a pin can promise. Only such an exit can be pinned.
     pub fn distinct(&self) -> bool {
-        self.v4.is_some() && !self.known.marks.several_ips
+        self.pinnable.is_some() && !self.known.marks.several_ips
     }
 
     /// Returns true if the exit allows connections to this port. `v6` is true for IPv6 targets, and false for IPv4
@@ -354,6 +355,16 @@ mod tests {
         known.saw(b, us, Moment(0).after(OBSERVED_FOR));
         assert!(!known.marks.several_ips);
         assert_eq!(exit(known).ip(), Some(b));
+    }
+
+    #[test]
+    fn only_an_own_address_is_pinned_by_ipv6() {
+        let v6: IpAddr = "2001:db8::1".parse().unwrap();
+        let mut known = Known::default();
+        known.saw(v6, Country::UNKNOWN, Moment(1));
+        let of = |id| Exit::new(Slot(0), Arc::new(Listing::new(id)), known.clone(), Arc::default());
+        assert!(of(ExitId::Own(v6)).distinct() && of(ExitId::Own(v6)).pinnable() == Some(v6));
+        assert!(!of(ExitId::Tor(crate::exit::Fingerprint([1; 20]))).distinct());
     }
 
     #[test]

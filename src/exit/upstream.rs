@@ -11,9 +11,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -31,19 +30,20 @@ pub const LONGEST_NAME: usize = 32;
 const KEY_DIGITS: usize = 16;
 
 /// All names that were interned in this process.
-static NAMES: RwLock<BTreeMap<&'static str, &'static Named>> = RwLock::new(BTreeMap::new());
+static NAMES: RwLock<BTreeMap<&'static str, Named>> = RwLock::new(BTreeMap::new());
 
+/// What is known of an interned name.
 struct Named {
-    name: &'static str,
+    name: UpstreamName,
     /// True if the configuration has a source of this name. The store may contain exits of a source that was removed
     /// from the configuration.
-    configured: AtomicBool,
+    configured: bool,
     /// The list that contains only this source.
-    alone: OnceLock<[Source; 1]>,
+    alone: &'static [Source],
     /// True if the source makes exits when requests need them, and can make some now.
-    makes_exits: AtomicBool,
+    makes_exits: bool,
     /// The countries of requests that found no exit of this source, each with the time of the request.
-    asked: Mutex<Vec<(CountrySet, Moment)>>,
+    asked: Vec<(CountrySet, Moment)>,
 }
 
 /// How long a source remembers the countries of a request that found no exit: as long as a route counts as used.
@@ -52,15 +52,21 @@ const ASKED_FOR: Duration = Duration::from_secs(600);
 /// The largest number of requests that a source remembers. Not tuned.
 const MOST_ASKED: usize = 64;
 
-/// The name of one entry of `[[sources.upstream]]`. A copy costs a pointer.
-#[derive(Clone, Copy)]
-pub struct UpstreamName(&'static Named);
+/// An interned name.
+#[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Name(&'static str);
+
+/// The name of one entry of `[[sources.upstream]]`. This is a thin pointer, because a selector contains it, and each
+/// connection holds a selector.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UpstreamName(&'static Name);
 
 impl UpstreamName {
     /// Returns the name of a source that the configuration has. Returns `None` if the text cannot be such a name.
     pub fn configured(text: &str) -> Option<Self> {
         let name = Self::intern(text)?;
-        name.0.configured.store(true, Ordering::Relaxed);
+        let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
+        names.get_mut(name.as_str()).into_iter().for_each(|named| named.configured = true);
         Some(name)
     }
 
@@ -72,61 +78,62 @@ impl UpstreamName {
         }
         let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(named) = names.get(text) {
-            return Some(Self(named));
+            return Some(named.name);
         }
-        let name: &'static str = Box::leak(text.to_owned().into_boxed_str());
-        let (configured, makes_exits) = (AtomicBool::new(false), AtomicBool::new(false));
-        let (alone, asked) = (OnceLock::new(), Mutex::default());
-        let named: &'static Named = Box::leak(Box::new(Named { name, configured, alone, makes_exits, asked }));
-        names.insert(name, named);
-        Some(Self(named))
+        let name = Self(Box::leak(Box::new(Name(Box::leak(text.to_owned().into_boxed_str())))));
+        let alone: &'static [Source] = Box::leak(Box::new([Source::Upstream(name)]));
+        let named = Named { name, configured: false, alone, makes_exits: false, asked: Vec::new() };
+        names.insert(name.as_str(), named);
+        Some(name)
     }
 
     /// Returns the source of this name, if the configuration has one. Never stores the text, so clients may send any
     /// text.
     pub fn find(text: &str) -> Option<Self> {
         let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
-        names.get(text).filter(|named| named.configured.load(Ordering::Relaxed)).map(|named| Self(named))
+        names.get(text).filter(|named| named.configured).map(|named| named.name)
     }
 
     pub fn as_str(self) -> &'static str {
-        self.0.name
+        self.0.0
     }
 
     /// Records whether the source can make exits when requests need them. Called by the worker of a gateway.
     pub fn set_makes_exits(self, makes_exits: bool) {
-        self.0.makes_exits.store(makes_exits, Ordering::Relaxed);
+        let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
+        names.get_mut(self.as_str()).into_iter().for_each(|named| named.makes_exits = makes_exits);
     }
 
     /// Returns true if the source can make exits when requests need them.
     pub fn makes_exits(self) -> bool {
-        self.0.makes_exits.load(Ordering::Relaxed)
+        let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+        names.get(self.as_str()).is_some_and(|named| named.makes_exits)
     }
 
     /// Records that a request for these countries found no exit of this source. Returns true if the source makes an
     /// exit for the request soon.
     pub fn ask(self, countries: &CountrySet, now: Moment) -> bool {
-        if !self.makes_exits() {
-            return false;
+        let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(named) = names.get_mut(self.as_str()).filter(|named| named.makes_exits) else { return false };
+        named.asked.retain(|(other, at)| other != countries && now.since(*at) < ASKED_FOR);
+        if named.asked.len() >= MOST_ASKED {
+            named.asked.remove(0);
         }
-        let mut asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.retain(|(other, at)| other != countries && now.since(*at) < ASKED_FOR);
-        if asked.len() >= MOST_ASKED {
-            asked.remove(0);
-        }
-        asked.push((*countries, now));
+        named.asked.push((*countries, now));
         true
     }
 
-    /// Returns the countries of requests that found no exit of this source lately.
+    /// Returns the countries of requests that found no exit of this source during the last [`ASKED_FOR`].
     pub fn asked(self, now: Moment) -> Vec<CountrySet> {
-        let asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+        let asked = names.get(self.as_str()).map(|named| named.asked.as_slice()).unwrap_or_default();
         asked.iter().filter(|(_, at)| now.since(*at) < ASKED_FOR).map(|(countries, _)| *countries).collect()
     }
 
     /// Returns the list that contains only this source.
     pub fn alone(self) -> &'static [Source] {
-        self.0.alone.get_or_init(|| [Source::Upstream(self)])
+        let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+        names.get(self.as_str()).map_or(&[], |named| named.alone)
     }
 }
 
@@ -139,35 +146,9 @@ fn is_name(text: &str) -> bool {
     starts && text.len() <= LONGEST_NAME && text.bytes().all(fits) && !is_taken
 }
 
-impl PartialEq for UpstreamName {
-    fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self.0, other.0)
-    }
-}
-
-impl Eq for UpstreamName {}
-
-impl Hash for UpstreamName {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.name.hash(state);
-    }
-}
-
-impl PartialOrd for UpstreamName {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for UpstreamName {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.name.cmp(other.0.name)
-    }
-}
-
 impl fmt::Debug for UpstreamName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.name)
+        f.write_str(self.as_str())
     }
 }
 

@@ -38,7 +38,7 @@ use super::relay::{Idle, Terms, relay};
 use super::socks::Socks;
 use crate::dial::Stream;
 use crate::lifecycle::Cut;
-use crate::limit::Bucket;
+use crate::limit::{Bucket, Spend};
 
 /// Serves one accepted connection until its end. `listen` calls this function once for each connection.
 pub async fn serve<G: Gate>(
@@ -65,6 +65,7 @@ pub async fn serve<G: Gate>(
         first_down: &tunnel.first_down,
         idle: &tunnel.idle,
         rate: tunnel.rate,
+        spend: tunnel.spend,
         meter: &meter,
         cut: &cut,
     };
@@ -83,6 +84,7 @@ struct Tunnel<G: Gate> {
     first_down: Vec<u8>,
     idle: Idle,
     rate: Option<Arc<Bucket>>,
+    spend: Option<Spend>,
     lease: G::Lease,
     /// Counts the tunnel for the limits of the client's key and address. The lease cannot do this: the lease of a kept
     /// stream waits for the next request, and would then count one connection for the client besides that request.
@@ -183,7 +185,7 @@ impl<'c, G: Gate> Connection<'c, G> {
     }
 
     fn into_tunnel(self, opened: Opened<G::Lease>, admitted: G::Admitted) -> Tunnel<G> {
-        let Opened { stream, first_down, idle, rate, lease, .. } = opened;
+        let Opened { stream, first_down, idle, rate, spend, lease, .. } = opened;
         Tunnel {
             client: self.stream,
             stream,
@@ -191,6 +193,7 @@ impl<'c, G: Gate> Connection<'c, G> {
             first_down,
             idle,
             rate,
+            spend,
             lease,
             admitted,
         }

@@ -76,6 +76,8 @@ pub struct ServedBy {
     pub exit: ExitId,
     /// The exit's address as targets see it. `None` if no check has seen this address.
     pub ip: Option<IpAddr>,
+    /// The rules of routes that matched the target, such as `shop#2`. `None` if no rule matched.
+    pub rule: Option<Arc<str>>,
 }
 
 /// Keeps the entry of one connection in the table. Dropping this value removes the entry.
@@ -158,6 +160,11 @@ impl TableEntry {
 
     pub(super) fn key(&self) -> Option<Arc<str>> {
         lock(&self.entry.state).key.clone()
+    }
+
+    /// Returns the rules that matched the latest target, as text.
+    pub(super) fn rule(&self) -> Option<Arc<str>> {
+        lock(&self.entry.state).served_by.as_ref()?.rule.clone()
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut ConnectionState)) {

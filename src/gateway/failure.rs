@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use self::rows::{answer, client, denied, engine, engine_pause, exit, limited, no_exit, target};
 use crate::dial::{DialError, EngineFault, ExitFault, TargetFault};
+use crate::telemetry::history::AtFault;
 
 /// The reason why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,6 +102,10 @@ pub enum Denial {
     Port,
     /// The source of exits is switched off (`direct` without `allow_direct`).
     Source,
+    /// A rule of the route refuses the target, or leads to a route that does not exist.
+    Rule,
+    /// The client's key may not use the route or the source.
+    Key,
 }
 
 /// Which limit the client has reached.
@@ -112,6 +117,8 @@ pub enum Limited {
     Rate,
     /// The limit for the number of different wrong keys from the client's address.
     WrongKeys,
+    /// A budget of the client's key for a day or a month.
+    Budget,
 }
 
 /// The reason why no exit could be chosen.
@@ -201,6 +208,18 @@ impl Failure {
         self.row().sentence
     }
 
+    /// Returns who was at fault, for the history that the console shows.
+    pub fn at_fault(self) -> AtFault {
+        match self {
+            Self::Client(_) | Self::Auth(_) | Self::Denied(_) | Self::Limited(_) => AtFault::Client,
+            Self::NoExit(_) => AtFault::NoExit,
+            Self::Engine(_) | Self::Draining => AtFault::Gateway,
+            Self::Exit(_) => AtFault::Exit,
+            Self::Target(_) | Self::Answer(_) => AtFault::Target,
+            Self::Deadline => AtFault::Unknown,
+        }
+    }
+
     /// Returns how long a client should wait before it tries again. `None` if that time is not known, or if another try
     /// cannot help.
     pub fn retry_after(self) -> Option<Duration> {
@@ -241,6 +260,9 @@ impl Failure {
 }
 
 #[cfg(test)]
+mod document;
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
@@ -248,7 +270,7 @@ mod tests {
 
     /// The values that clients rely on: SOCKS5 code, HTTP status, `Proxy-Status` error, metric label.
     #[rustfmt::skip]
-    const CONTRACT: &[(Failure, u8, u16, &str, &str)] = &[
+    pub(super) const CONTRACT: &[(Failure, u8, u16, &str, &str)] = &[
         (Failure::Auth(AuthFault::Missing), 2, 407, "http_request_denied", "auth_missing"),
         (Failure::Auth(AuthFault::Wrong), 2, 407, "http_request_denied", "auth_wrong"),
         (Failure::Auth(AuthFault::Nameless), 2, 407, "http_request_denied", "auth_nameless"),
@@ -273,9 +295,12 @@ mod tests {
         (Failure::Denied(Denial::Target), 2, 403, "destination_ip_prohibited", "denied_target"),
         (Failure::Denied(Denial::Port), 2, 403, "http_request_denied", "denied_port"),
         (Failure::Denied(Denial::Source), 2, 403, "http_request_denied", "denied_source"),
+        (Failure::Denied(Denial::Rule), 2, 403, "http_request_denied", "denied_rule"),
+        (Failure::Denied(Denial::Key), 2, 403, "http_request_denied", "denied_key"),
         (Failure::Limited(Limited::Connections), 2, 429, "connection_limit_reached", "limited_connections"),
         (Failure::Limited(Limited::Rate), 2, 429, "connection_limit_reached", "limited_rate"),
         (Failure::Limited(Limited::WrongKeys), 2, 429, "connection_limit_reached", "limited_guesses"),
+        (Failure::Limited(Limited::Budget), 2, 429, "connection_limit_reached", "limited_budget"),
         (Failure::NoExit(NoExit::NoneMatch), 3, 503, "destination_unavailable", "no_exit_match"),
         (Failure::NoExit(NoExit::NoneUsable), 3, 503, "destination_unavailable", "no_exit_usable"),
         (Failure::NoExit(NoExit::PinDown), 3, 503, "destination_unavailable", "no_exit_pin_down"),
@@ -313,6 +338,21 @@ mod tests {
         (Failure::Answer(AnswerFault::Interim), 1, 502, "http_protocol_error", "answer_interim"),
         (Failure::Answer(AnswerFault::Upgrade), 1, 502, "http_upgrade_failed", "answer_upgrade"),
     ];
+
+    #[test]
+    fn the_history_blames_the_party_that_the_label_names() {
+        for (failure, _, _, _, label) in CONTRACT {
+            let want = match label.split('_').next() {
+                Some("client" | "auth" | "denied" | "limited") => AtFault::Client,
+                Some("no") => AtFault::NoExit,
+                Some("engine" | "draining") => AtFault::Gateway,
+                Some("exit") => AtFault::Exit,
+                Some("target" | "answer") => AtFault::Target,
+                _ => AtFault::Unknown,
+            };
+            assert_eq!(failure.at_fault(), want, "{label}");
+        }
+    }
 
     #[test]
     fn every_failure_keeps_its_contract() {

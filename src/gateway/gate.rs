@@ -24,7 +24,8 @@ use super::protocol::Protocol;
 use super::relay::Idle;
 use crate::dial::Stream;
 use crate::exit::ExitId;
-use crate::limit::Bucket;
+use crate::exit::identity::Identity;
+use crate::limit::{Bucket, Spend};
 use crate::net::{Host, Target};
 
 /// The client that makes a request.
@@ -98,6 +99,8 @@ pub struct Opened<L> {
     pub idle: Idle,
     /// The limit in bytes per second of the client's key or address. `None` if there is no limit.
     pub rate: Option<Arc<Bucket>>,
+    /// Counts the bytes of the stream for the client's key. `None` if the client needed no key.
+    pub spend: Option<Spend>,
     /// Bytes that the target sent so early that they were read while the stream was being opened. Usually empty.
     pub first_down: Vec<u8>,
     /// True if the head in [`OpenRequest::early`] was sent together with the dial.
@@ -144,6 +147,8 @@ pub struct ExitFacts {
     pub moved: Option<Box<str>>,
     /// The route's name, or the canonical selector of a route without a name.
     pub route: Arc<str>,
+    /// The rules of routes that matched the target, such as `shop#2`. `None` if no rule matched.
+    pub rule: Option<Arc<str>>,
     pub meters: Arc<RouteMeters>,
 }
 
@@ -200,6 +205,10 @@ pub trait Gate: Send + Sync + 'static {
         request: OpenRequest<'_>,
     ) -> impl Future<Output = Result<Opened<Self::Lease>, Refusal>> + Send;
 
+    /// Counts another request on an open stream, which serves it without a call of [`Gate::open`]. Refuses the request
+    /// if a budget of the client's key is used up.
+    fn count_request(&self, admitted: &Self::Admitted, opened: &Opened<Self::Lease>) -> Result<(), Refusal>;
+
     /// Looks up a name or an address with the DNS resolver of an exit.
     fn resolve(
         &self,
@@ -215,6 +224,10 @@ pub trait Gate: Send + Sync + 'static {
         admitted: &Self::Admitted,
         builtin: BuiltinRequest<'_>,
     ) -> impl Future<Output = Result<String, Refusal>> + Send;
+
+    /// Returns the time zone, locale and place of the exit of a stream. `None` if the exit's country is unknown. Called
+    /// only if the client asks for this.
+    fn identity(&self, lease: &Self::Lease) -> Option<Identity>;
 
     /// Tells the gate what happened on a stream for plain HTTP. A connection calls this function after a request.
     fn observe(&self, lease: &Self::Lease, target: &Target, observation: Observation);

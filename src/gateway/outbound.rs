@@ -16,6 +16,7 @@
 
 mod admission;
 mod attempt;
+mod budget;
 mod builtin;
 mod hedge;
 mod look_up;
@@ -26,6 +27,7 @@ mod refusal_reporter;
 pub mod rotate;
 mod route_meters;
 mod upstream;
+mod wish;
 
 use std::future::Future;
 use std::num::NonZeroU32;
@@ -42,13 +44,14 @@ use self::hedge::HedgeBudget;
 use self::onion::is_onion;
 pub use self::refusal_reporter::{RefusalReporter, Report};
 use self::route_meters::AllRouteMeters;
-use super::failure::{ClientFault, Denial, Failure, NoExit};
+use super::failure::{Denial, Failure, NoExit};
 use super::gate::{BuiltinRequest, Caller, Gate, Lookup, Observation, OpenRequest, Opened, Refusal, Resolved};
 use super::listener::ListenerConfig;
 use super::meters::RouteMeters;
 use super::protocol::Protocol;
 use super::relay::Idle;
 use crate::dial::{self, ExitFault};
+use crate::exit::identity::{Identities, Identity};
 use crate::exit::{ExitId, Source};
 use crate::limit::Limits;
 use crate::limit::target::{Forbidden, Rules};
@@ -104,6 +107,8 @@ pub struct Parts {
     pub tor: Option<Tor>,
     /// The settings at the start. [`Outbound::change`] replaces these settings.
     pub terms: Terms,
+    /// Finds the time zone, locale and place of exits.
+    pub identities: Identities,
     /// Makes reports about sites that refuse exits.
     pub refusals: RefusalReporter,
     /// A function that tests an exit immediately.
@@ -132,6 +137,16 @@ impl Outbound {
         self.terms.store(Arc::new(terms));
     }
 
+    /// Returns how long an exit is not used for a site after this site has refused the exit.
+    pub fn ban_for(&self) -> Duration {
+        self.terms.load().ban_for
+    }
+
+    /// Returns true if clients need a key.
+    pub fn needs_key(&self) -> bool {
+        self.parts.limits.needs_key()
+    }
+
     /// Returns the counts of the route with this label. Returns `None` if the route was never used. The label
     /// `implicit` stands for all routes without a name.
     pub fn figures(&self, label: &str) -> Option<Arc<RouteMeters>> {
@@ -147,27 +162,13 @@ impl Outbound {
         self.meters.retain(used).iter().for_each(|meters| meters.figures().measure(now));
     }
 
-    /// Returns the route that the caller's username selects at the caller's listener.
-    fn wish(&self, caller: &Caller<'_>) -> Result<Wish, Refusal> {
-        let snapshot = self.parts.state.load();
-        if caller.listener.route.as_ref().is_some_and(|own| snapshot.routes.get(own).is_none()) {
-            return Err(Failure::Draining.into());
-        }
-        // An empty username on the shared port means `any`. On a route's own port it means that route.
-        let username = match (caller.username, &caller.listener.route) {
-            ("", None) => "any",
-            (username, _) => username,
-        };
-        let wish = snapshot.routes.resolve(username, caller.listener.route.as_deref());
-        let wish = wish.map_err(|bad| Refusal::because(Failure::Client(ClientFault::Username), bad.to_string()))?;
-        if wish.policy.sources(&wish.selector).contains(&Source::Direct) && !self.terms.load().allow_direct {
-            return Err(Failure::Denied(Denial::Source).into());
-        }
-        Ok(wish)
-    }
-
     /// Chooses the exits for one request from the present snapshot.
     fn decide(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::Refusal>> {
+        let plan = self.decide_once(attempt)?;
+        Ok(self.without_spent_sources(attempt, plan, |attempt| self.decide_once(attempt)))
+    }
+
+    fn decide_once(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::Refusal>> {
         let state = &self.parts.state;
         decide(state.load().view(), state.memory(), &attempt.question(state.now()), &mut rand::rng())
     }
@@ -271,22 +272,39 @@ impl Gate for Outbound {
         request: OpenRequest<'_>,
     ) -> Result<Opened<Lease>, Refusal> {
         self.check_target(request.target)?;
-        let wish = self.wish(caller)?;
+        // The wish is boxed because it is large, and the box makes the future of every connection smaller.
+        let to = Some((&request.target.host, Some(request.target.port)));
+        let wish = Box::new(self.wish(caller, Some(client), to)?);
+        let count = budget::begin_request(client)?;
         let by = Instant::now() + self.terms.load().times.dial;
         let attempt = Attempt { client, wish: &wish, request, by, plain: caller.protocol == Protocol::Http };
         if is_onion(request.target) {
-            return Box::pin(self.dial_onion(attempt)).await;
+            let opened = Box::pin(self.dial_onion(attempt)).await?;
+            budget::count_served(client, &opened)?;
+            count.keep();
+            return Ok(opened);
         }
         let mut plan = match self.decide(&attempt) {
             Ok(plan) => plan,
             Err(refusal) => Box::pin(self.wait_for_tests(&attempt, refusal, Self::decide)).await?,
         };
+        Self::check_sources(&attempt, &plan)?;
         // A new pin must be stored on disk before its first use. The future is boxed because this is rare, and the box
         // makes the future of every connection smaller.
         if !plan.events.is_empty() {
             Box::pin(self.parts.state.make_durable(std::mem::take(&mut plan.events))).await;
         }
-        self.dial(attempt, plan).await
+        let opened = self.dial(attempt, plan).await?;
+        budget::count_served(client, &opened)?;
+        count.keep();
+        Ok(opened)
+    }
+
+    fn count_request(&self, client: &AdmittedClient, opened: &Opened<Lease>) -> Result<(), Refusal> {
+        let count = budget::begin_request(client)?;
+        budget::count_served(client, opened)?;
+        count.keep();
+        Ok(())
     }
 
     async fn resolve(
@@ -295,7 +313,12 @@ impl Gate for Outbound {
         client: &AdmittedClient,
         lookup: Lookup<'_>,
     ) -> Result<Resolved, Refusal> {
-        let wish = self.wish(caller)?;
+        let host = match lookup {
+            Lookup::Address(host) => host.clone(),
+            Lookup::Pointer(ip) => ip.into(),
+        };
+        let wish = self.wish(caller, Some(client), Some((&host, None)))?;
+        let count = budget::begin_request(client)?;
         let by = Instant::now() + self.terms.load().times.dial;
         // A DNS look-up has no port, but the choice of an exit needs one. Nearly all exits allow port 443.
         let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
@@ -306,7 +329,9 @@ impl Gate for Outbound {
             Err(refusal) => self.wait_for_tests(&attempt, refusal, Self::decide_look_up).await?,
         };
         self.parts.state.make_durable(std::mem::take(&mut plan.events)).await;
-        self.look_up(&attempt, &plan, lookup).await
+        let resolved = self.look_up(&attempt, &plan, lookup).await?;
+        count.keep();
+        Ok(resolved)
     }
 
     async fn builtin(
@@ -315,8 +340,12 @@ impl Gate for Outbound {
         client: &AdmittedClient,
         builtin: BuiltinRequest<'_>,
     ) -> Result<String, Refusal> {
-        let wish = self.wish(caller)?;
+        let wish = self.wish(caller, Some(client), None)?;
         self.run_builtin(client, &wish, builtin).await
+    }
+
+    fn identity(&self, lease: &Lease) -> Option<Identity> {
+        self.parts.identities.of(lease.exit()?)
     }
 
     fn observe(&self, lease: &Lease, target: &Target, observation: Observation) {
@@ -326,8 +355,8 @@ impl Gate for Outbound {
                 self.parts.refusals.observe(&target.host, exit.id(), status, self.parts.state.now());
             }
             // A stream over Tor also breaks off if its guard, its circuit or its target fails. So this end of the
-            // stream is no sign of a bad exit.
-            Observation::Died if matches!(exit.id(), ExitId::Tor(_)) => {}
+            // stream is no sign of a bad exit. A stream from an own address breaks off only if its target fails.
+            Observation::Died if matches!(exit.id(), ExitId::Tor(_) | ExitId::Own(_)) => {}
             Observation::Died => {
                 self.count_failure(exit);
                 self.request_retest(exit, ExitFault::Died.into());
@@ -344,3 +373,6 @@ impl Gate for Outbound {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,7 @@ use super::relay::{Direction, Meter, Reason, Traffic};
 use crate::exit::ExitId;
 use crate::lifecycle::Cut;
 use crate::net::Target;
+use crate::telemetry::history::TOTALS;
 use crate::telemetry::trace_id::TraceId;
 
 /// How a request ended.
@@ -231,6 +232,7 @@ impl Record {
         let latencies = exit.meters.latencies(exit.exit.source(), exit.country);
         let after = asked.elapsed();
         latencies.open.record(after);
+        TOTALS.opened(after);
         self.first.wait_from(asked, latencies.first_byte);
         self.open_after = Some(short_millis(after));
         self.stream_used(exit);
@@ -242,9 +244,10 @@ impl Record {
         facts.meters.open.increment(1);
         facts.meters.figures.opened(&facts.exit, facts.ip);
         self.streaming = true;
-        let ExitFacts { exit, ip, route, meters, .. } = facts;
+        let ExitFacts { exit, ip, route, rule, meters, .. } = facts;
         let label = meters.label().clone();
-        let served_by = ServedBy { label, scope: route.clone(), exit: exit.clone(), ip: *ip };
+        let (scope, rule) = (route.clone(), rule.clone());
+        let served_by = ServedBy { label, scope, exit: exit.clone(), ip: *ip, rule };
         self.entry.update(|state| (state.served_by, state.streaming) = (Some(served_by), true));
         self.served_by = Some(LastExit { route: route.clone(), exit: exit.clone(), ip: *ip, meters: meters.clone() });
     }
@@ -270,6 +273,8 @@ impl Record {
         }
         let requests = route.map_or(&self.listener.meters.0.requests, |route| &route.requests);
         requests.count(self.protocol.map_or("none", Protocol::as_str), outcome.label());
+        let at_fault = if let Outcome::Failed(failure) = outcome { Some(failure.at_fault()) } else { None };
+        TOTALS.ended(at_fault);
         self.stream_ended();
         self.asked = None;
         self.requests += 1;
@@ -298,6 +303,7 @@ impl Record {
             username = self.named.as_ref().map(|named| &*named.0),
             to = self.named.as_ref().map(|named| &*named.1),
             route = served.map(|served| &*served.route),
+            rule = self.entry.rule().as_deref(),
             exit = served.map(|served| tracing::field::display(&served.exit)),
             ip = served.and_then(|served| served.ip).map(tracing::field::display),
             outcome = self.outcome.map_or("none", Outcome::label),

@@ -27,7 +27,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::dial;
 use crate::lifecycle::Cut;
-use crate::limit::Bucket;
+use crate::limit::{Bucket, Spend};
 
 mod buffer;
 mod pump;
@@ -69,6 +69,9 @@ pub struct Terms<'a, M> {
     pub idle: &'a Idle,
     /// The limit in bytes per second. All tunnels with the same bucket share this limit. `None` means no limit.
     pub rate: Option<Arc<Bucket>>,
+    /// Counts the bytes for the client's key, and ends the tunnel when a budget of the key is used up. `None` if the
+    /// client needed no key.
+    pub spend: Option<Spend>,
     /// Counts the bytes while they are written.
     pub meter: &'a M,
     /// Ends the tunnel from outside, for example when an operator cuts the connection.
@@ -166,6 +169,8 @@ pub enum Reason {
     Unanswered,
     /// The receiver of this direction accepted no bytes for too long.
     Stalled(Direction),
+    /// A budget of the client's key was used up.
+    Budget,
     /// The tunnel was cut: by an operator, because its route was removed, or by the shutdown.
     Cut,
 }
@@ -181,6 +186,7 @@ impl Reason {
             Self::Unanswered => "unanswered",
             Self::Stalled(Direction::Up) => "stalled_up",
             Self::Stalled(Direction::Down) => "stalled_down",
+            Self::Budget => "over_budget",
             Self::Cut => "cut",
         }
     }
@@ -196,6 +202,7 @@ pub fn relay<M: Meter>(client: impl Into<Client>, target: dial::Stream, terms: T
         down: Pump::new(Direction::Down, terms.first_down, now),
         idle: terms.idle,
         rate: terms.rate,
+        spend: terms.spend,
         meter: terms.meter,
         cut: terms.cut,
     };
@@ -232,6 +239,7 @@ struct Tunnel<'a, M> {
     down: Pump,
     idle: &'a Idle,
     rate: Option<Arc<Bucket>>,
+    spend: Option<Spend>,
     meter: &'a M,
     cut: &'a Cut,
 }
@@ -241,7 +249,7 @@ impl<M: Meter> Tunnel<'_, M> {
         if self.cut.poll_cut(cx).is_ready() {
             return Poll::Ready(Reason::Cut);
         }
-        let shared = pump::Shared { rate: self.rate.as_deref(), meter: self.meter };
+        let shared = pump::Shared { rate: self.rate.as_deref(), spend: self.spend.as_ref(), meter: self.meter };
         let was_open = !self.up.is_done() && !self.down.is_done();
         let up = self.up.poll(cx, &mut self.client, &mut self.target, &shared, self.down.is_done());
         let down = self.down.poll(cx, &mut self.target, &mut self.client, &shared, self.up.is_done());
@@ -249,6 +257,9 @@ impl<M: Meter> Tunnel<'_, M> {
             (Err(Gone), _) => return Poll::Ready(Reason::ClientGone),
             (_, Err(Gone)) => return Poll::Ready(Reason::TargetGone),
             (Ok(()), Ok(())) => {}
+        }
+        if self.up.is_over_budget() || self.down.is_over_budget() {
+            return Poll::Ready(Reason::Budget);
         }
         if self.up.is_done() && self.down.is_done() {
             return Poll::Ready(match (self.up.is_given_up(), self.down.is_given_up()) {

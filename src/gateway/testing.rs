@@ -24,8 +24,9 @@ use super::meters::{ListenerMeters, RouteMeters};
 use super::relay::Idle;
 use crate::dial::Stream;
 use crate::exit::ExitId;
+use crate::exit::identity::{Identity, Precision};
 use crate::lifecycle::Cut;
-use crate::limit::Bucket;
+use crate::limit::{Bucket, Spend};
 use crate::net::Target;
 use crate::telemetry::ephemeral_series::Recorder;
 
@@ -64,6 +65,7 @@ pub struct Script {
     key: Option<&'static [u8]>,
     reuse: bool,
     rate: Option<Arc<Bucket>>,
+    spend: Option<Spend>,
     attempts: usize,
     keeps_exit: bool,
     answer: Duration,
@@ -90,6 +92,7 @@ impl Script {
             key: None,
             reuse: true,
             rate: None,
+            spend: None,
             attempts: 3,
             keeps_exit: false,
             answer: SILENCE,
@@ -126,6 +129,11 @@ impl Script {
         Self { rate: Some(Arc::new(rate)), ..self }
     }
 
+    /// Makes all streams of this gate count for a key with budgets.
+    pub fn with_spend(self, spend: Spend) -> Self {
+        Self { spend: Some(spend), ..self }
+    }
+
     /// Sets the number of exits through which one request may be sent.
     pub fn with_attempts(self, attempts: usize) -> Self {
         Self { attempts, ..self }
@@ -155,6 +163,25 @@ impl Script {
         self.log.lock().unwrap().push(line);
     }
 }
+
+/// The identity of every exit of a [`Script`].
+pub fn identity() -> Identity {
+    Identity {
+        time_zone: "America/New_York".into(),
+        locale: "en-US",
+        languages: &["en", "es"],
+        latitude: 40.7142,
+        longitude: -74.0064,
+        city: None,
+        region: None,
+        precision: Precision::Country,
+    }
+}
+
+/// The header fields of [`identity`].
+pub const IDENTITY: &str = "X-Exitgate-Exit-Timezone: America/New_York\r\nX-Exitgate-Exit-Locale: en-US\r\n\
+    X-Exitgate-Exit-Languages: en, es\r\nX-Exitgate-Exit-Coordinates: 40.7142,-74.0064\r\n\
+    X-Exitgate-Exit-Precision: country\r\n";
 
 /// How long a stream of a [`Script`] may be silent.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -203,6 +230,7 @@ impl Gate for Script {
             checked: None,
             moved: None,
             route: "us".into(),
+            rule: None,
             meters: self.meters.clone(),
         };
         let idle = Idle { open: SILENCE, answer: self.answer, half: SILENCE, stalled: SILENCE };
@@ -212,6 +240,7 @@ impl Gate for Script {
             exit,
             idle,
             rate: self.rate.clone(),
+            spend: self.spend.clone(),
             first_down: Vec::new(),
             sent_early,
             forwarder: None,
@@ -221,6 +250,10 @@ impl Gate for Script {
             attempts_left: self.attempts.saturating_sub(avoid.len() + 1),
             lease,
         })
+    }
+
+    fn count_request(&self, _: &Arc<()>, _: &Opened<Lease>) -> Result<(), Refusal> {
+        Ok(())
     }
 
     async fn resolve(&self, caller: &Caller<'_>, _: &Arc<()>, lookup: Lookup<'_>) -> Result<Resolved, Refusal> {
@@ -234,6 +267,10 @@ impl Gate for Script {
     async fn builtin(&self, caller: &Caller<'_>, _: &Arc<()>, builtin: BuiltinRequest<'_>) -> Result<String, Refusal> {
         self.note(format!("{} {builtin:?}", caller.username));
         Ok("{\"exit\":1}".into())
+    }
+
+    fn identity(&self, _: &Lease) -> Option<Identity> {
+        Some(identity())
     }
 
     fn observe(&self, _: &Lease, target: &Target, observation: Observation) {

@@ -104,6 +104,15 @@ impl Allowance {
         self.terms.store(Arc::new(Terms { amounts, bytes, pace }));
     }
 
+    pub(super) fn amounts(&self) -> Amounts {
+        self.terms.load().amounts
+    }
+
+    /// Returns how many connections are open.
+    pub(super) fn open(&self) -> u32 {
+        self.open.load(Relaxed)
+    }
+
     /// Counts one more connection. A refused connection is not counted.
     pub(super) fn take(self: &Arc<Self>, of: LimitOf) -> Result<Slot, Denied> {
         let terms = self.terms.load();

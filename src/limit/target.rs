@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 
 use crate::net::{Host, Target};
 
@@ -69,7 +70,11 @@ impl Ports {
 
 /// The addresses on which this gateway listens now. Clones of this value share the same list.
 #[derive(Clone, Debug, Default)]
-pub struct Own(Arc<ArcSwap<Vec<SocketAddr>>>);
+pub struct Own {
+    listeners: Arc<ArcSwap<Vec<SocketAddr>>>,
+    /// The networks of `sources.direct.bind`. All their addresses may be addresses of this machine.
+    networks: Arc<ArcSwap<Vec<IpNet>>>,
+}
 
 impl Own {
     pub fn new() -> Self {
@@ -78,13 +83,13 @@ impl Own {
 
     /// Adds `addr`. Called when the gateway starts to listen on this address.
     pub fn insert(&self, addr: SocketAddr) {
-        self.0.rcu(|list| list.iter().copied().chain([addr]).collect::<Vec<_>>());
+        self.listeners.rcu(|list| list.iter().copied().chain([addr]).collect::<Vec<_>>());
     }
 
     /// Removes `addr`. Called when the gateway stops listening on this address. An address that was inserted twice must
     /// be removed twice.
     pub fn remove(&self, addr: SocketAddr) {
-        self.0.rcu(|list| {
+        self.listeners.rcu(|list| {
             let mut list = Vec::clone(list);
             if let Some(at) = list.iter().position(|own| *own == addr) {
                 list.swap_remove(at);
@@ -93,14 +98,20 @@ impl Own {
         });
     }
 
+    /// Replaces the networks whose addresses count as addresses of this machine. The kernel does not list the addresses of
+    /// a network that is routed to this machine as a whole.
+    pub fn set_networks(&self, networks: Vec<IpNet>) {
+        self.networks.store(Arc::new(networks));
+    }
+
     /// Returns true if a connection from this machine to `addr` would reach one of the gateway's listeners.
     pub fn includes(&self, addr: SocketAddr) -> bool {
-        self.reached_by(addr, is_of_this_machine)
+        self.reached_by(addr, |ip| self.networks.load().iter().any(|own| own.contains(&ip)) || is_of_this_machine(ip))
     }
 
     fn reached_by(&self, addr: SocketAddr, is_here: impl Fn(IpAddr) -> bool) -> bool {
         let ip = addr.ip().to_canonical();
-        self.0.load().iter().filter(|own| own.port() == addr.port()).any(|own| {
+        self.listeners.load().iter().filter(|own| own.port() == addr.port()).any(|own| {
             let own = own.ip().to_canonical();
             // On most kernels, a connection to the target 0.0.0.0 reaches this machine.
             own == ip || ip.is_unspecified() || own.is_unspecified() && (ip.is_loopback() || is_here(ip))
@@ -254,6 +265,18 @@ mod tests {
         assert!(!own.reached_by("203.0.113.8:1080".parse().unwrap(), here));
         own.remove("0.0.0.0:1080".parse().unwrap());
         assert!(!own.reached_by("203.0.113.7:1080".parse().unwrap(), here));
+    }
+
+    #[test]
+    fn a_network_that_is_routed_to_this_machine_reaches_listeners_too() {
+        let own = Own::new();
+        own.insert("[::]:8080".parse().unwrap());
+        let routed = "[2001:db8:1::5]:8080".parse().unwrap();
+        assert!(!own.includes(routed));
+        own.set_networks(vec!["2001:db8:1::/48".parse().unwrap()]);
+        assert!(own.includes(routed) && own.clone().includes(routed));
+        assert!(!own.includes("[2001:db8:1::5]:8081".parse().unwrap()));
+        assert!(!own.includes("[2001:db8:2::5]:8080".parse().unwrap()));
     }
 
     #[test]

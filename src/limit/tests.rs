@@ -12,7 +12,7 @@ fn some(n: u32) -> Option<NonZeroU32> {
 }
 
 fn key(name: &str, amounts: Amounts) -> Key {
-    Key { name: name.into(), secret: Secret::new(format!("{name}-secret")), amounts }
+    Key { name: name.into(), secret: Secret::new(format!("{name}-secret")), amounts, budgets: Budgets::default() }
 }
 
 fn damping() -> Damping {

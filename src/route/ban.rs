@@ -157,6 +157,20 @@ impl Bans {
         next
     }
 
+    /// Returns the present bans without those of these exits for one site.
+    pub fn without(&self, site: &Site, exits: &[ExitId]) -> Self {
+        let mut next = self.clone();
+        let sites = Arc::make_mut(&mut next.0);
+        if let Some(bans) = sites.get_mut(site) {
+            let bans = Arc::make_mut(bans);
+            bans.ends.retain(|exit, _| !exits.contains(exit));
+            if bans.ends.is_empty() {
+                sites.remove(site);
+            }
+        }
+        next
+    }
+
     /// Returns the bans that have not ended. `None` if no ban has ended.
     pub fn swept(&self, now: Moment) -> Option<Self> {
         let over = |bans: &SiteBans| bans.ends.values().any(|until| *until <= now);
@@ -231,6 +245,23 @@ mod tests {
         assert_eq!(longer.until(&shop, &exit(1), START), Some(START.after(2 * MINUTE)));
         assert!(bans.swept(START).is_none());
         assert_eq!(bans.swept(START.after(MINUTE)).unwrap().0.len(), 0);
+    }
+
+    #[test]
+    fn bans_of_some_exits_for_one_site_are_lifted() {
+        let (shop, other) = (site("shop.com"), site("other.com"));
+        let ban = |site: &Site, n| (site.clone(), exit(n), START.after(MINUTE));
+        let bans = Bans::default().with([ban(&shop, 1), ban(&shop, 2), ban(&other, 1)]);
+        let rest = bans.without(&shop, &[exit(1), exit(9)]);
+        let held = |bans: &Bans| {
+            let mut held: Vec<_> = bans.iter(START).map(|(site, exit, _)| format!("{site} {exit}")).collect();
+            held.sort();
+            held
+        };
+        assert_eq!(held(&rest), [format!("other.com {}", exit(1)), format!("shop.com {}", exit(2))]);
+        assert_eq!(held(&bans).len(), 3, "the snapshot before is as it was");
+        assert!(rest.without(&shop, &[exit(2)]).of(&Host::parse("shop.com").unwrap()).is_none());
+        assert_eq!(held(&rest.without(&site("none.com"), &[exit(1)])), held(&rest));
     }
 
     #[test]

@@ -19,7 +19,7 @@ const CARRIERS: usize = 8;
 
 /// Returns the Tor exit for this proxy. `None` while no usable exit allows the proxy's port.
 pub fn carrier(catalog: &Catalog, proxy: &PublicId) -> Option<Fingerprint> {
-    let filter = Filter { sources: &[Source::Tor], countries: &CountrySet::ALL, asn: None, check: None };
+    let filter = Filter { sources: &[Source::Tor], countries: &CountrySet::ALL, asn: None, not_asn: &[], check: None };
     let v6 = proxy.addr.is_ipv6();
     let usable = catalog.matching(&filter).and(catalog.usable());
     let few = catalog.first(&usable.and(&catalog.allowing(proxy.addr.port(), v6)), 0, CARRIERS);
@@ -33,7 +33,7 @@ pub fn carrier(catalog: &Catalog, proxy: &PublicId) -> Option<Fingerprint> {
 /// Returns a random usable Tor exit that allows this port over IPv4, for the gateway's own requests. `None` if there is
 /// no such exit now.
 pub fn any_carrier(catalog: &Catalog, port: u16, rng: &mut impl Rng) -> Option<Fingerprint> {
-    let filter = Filter { sources: &[Source::Tor], countries: &CountrySet::ALL, asn: None, check: None };
+    let filter = Filter { sources: &[Source::Tor], countries: &CountrySet::ALL, asn: None, not_asn: &[], check: None };
     let usable = catalog.matching(&filter).and(catalog.usable());
     let all = usable.iter().filter_map(|slot| catalog.at(slot)).filter(|exit| exit.allows(port, false));
     match all.choose(rng)?.id() {

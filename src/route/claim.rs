@@ -10,7 +10,7 @@
 //! Lock order: an entry of `by_ip` first, and `used_exits` inside that lock. A thread that holds an entry of `by_ip`
 //! does not use `by_ip` again.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Mutex;
 
 use dashmap::DashMap;
@@ -28,7 +28,7 @@ const LEVELS: u32 = 8;
 /// How many pins use each address. Addresses that no pin uses have no entry.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    by_ip: DashMap<Ipv4Addr, Claim>,
+    by_ip: DashMap<IpAddr, Claim>,
     used_exits: Mutex<UsedExits>,
 }
 
@@ -66,14 +66,14 @@ impl Claim {
 }
 
 impl UsedExits {
-    fn of(catalog: &Catalog, claims: &[(Ipv4Addr, Claim)]) -> Self {
+    fn of(catalog: &Catalog, claims: &[(IpAddr, Claim)]) -> Self {
         let mut sets = Self { catalog: catalog.clone(), ..Self::default() };
         claims.iter().for_each(|(ip, claim)| sets.mark(*ip, *claim));
         sets
     }
 
-    fn mark(&mut self, ip: Ipv4Addr, claim: Claim) {
-        for slot in self.catalog.slots_behind(ip.into()) {
+    fn mark(&mut self, ip: IpAddr, claim: Claim) {
+        for slot in self.catalog.slots_behind(ip) {
             for (level, bits) in (1..).zip(&mut self.levels) {
                 bits.set(slot, level == claim.pins.min(LEVELS));
             }
@@ -85,12 +85,12 @@ impl UsedExits {
 
 impl Claims {
     #[cfg(test)]
-    pub(super) fn uses(&self, ip: Ipv4Addr) -> u32 {
+    pub(super) fn uses(&self, ip: IpAddr) -> u32 {
         self.of(ip).pins
     }
 
     /// Returns how many pins use an address. `None` if a new pin may not use the address.
-    pub(super) fn free(&self, ip: Ipv4Addr, exclusive: bool) -> Option<u32> {
+    pub(super) fn free(&self, ip: IpAddr, exclusive: bool) -> Option<u32> {
         let claim = self.of(ip);
         claim.allows(exclusive).then_some(claim.pins)
     }
@@ -145,7 +145,7 @@ impl Claims {
     /// `own` describes the holder's present pin, which the new pin replaces and which therefore does not count:
     /// `Some(true)` if it has the same address and is exclusive, `Some(false)` if it has the same address and is not
     /// exclusive, `None` if it has another address or does not exist.
-    pub(super) fn take(&self, ip: Ipv4Addr, exclusive: bool, own: Option<bool>) -> bool {
+    pub(super) fn take(&self, ip: IpAddr, exclusive: bool, own: Option<bool>) -> bool {
         let entry = self.by_ip.entry(ip);
         let claim = if let Entry::Occupied(entry) = &entry { *entry.get() } else { Claim::default() };
         let others = match own {
@@ -162,7 +162,7 @@ impl Claims {
     }
 
     /// Counts a pin from the store, even if an exclusive pin of another holder has the same address.
-    pub(super) fn force(&self, ip: Ipv4Addr) {
+    pub(super) fn force(&self, ip: IpAddr) {
         let mut claim = self.by_ip.entry(ip).or_default();
         claim.pins += 1;
         open(&self.used_exits).mark(ip, *claim);
@@ -170,7 +170,7 @@ impl Claims {
 
     /// Decreases the number of pins that use an address by one, after a pin of this address ended or moved. `exclusive`
     /// is true if that pin was exclusive.
-    pub(super) fn give_back(&self, ip: Ipv4Addr, exclusive: bool) {
+    pub(super) fn give_back(&self, ip: IpAddr, exclusive: bool) {
         let Entry::Occupied(mut entry) = self.by_ip.entry(ip) else { return };
         let claim = entry.get_mut();
         claim.pins = claim.pins.saturating_sub(1);
@@ -181,7 +181,7 @@ impl Claims {
         }
     }
 
-    fn of(&self, ip: Ipv4Addr) -> Claim {
+    fn of(&self, ip: IpAddr) -> Claim {
         self.by_ip.get(&ip).map(|claim| *claim).unwrap_or_default()
     }
 }
@@ -195,7 +195,7 @@ mod tests {
 
     /// The slow reference: computes the exact count for every exit of the catalog.
     fn walk(catalog: &Catalog, claims: &Claims, exclusive: bool) -> (Vec<u32>, Vec<u32>) {
-        let exits = || catalog.iter().filter_map(|exit| Some((exit.slot().0, exit.v4()?)));
+        let exits = || catalog.iter().filter_map(|exit| Some((exit.slot().0, exit.pinnable()?)));
         let free: Vec<_> = exits().filter(|(_, ip)| claims.free(*ip, exclusive).is_some()).collect();
         let fewest = free.iter().map(|(_, ip)| claims.uses(*ip).min(LEVELS)).min();
         let least = free.iter().filter(|(_, ip)| Some(claims.uses(*ip).min(LEVELS)) == fewest);
@@ -249,7 +249,7 @@ mod tests {
                         let us = super::super::fixture::country("US");
                         world.learn(n, |known| {
                             known.observed.clear();
-                            known.saw(ip(to).into(), us, super::super::fixture::START);
+                            known.saw(ip(to), us, super::super::fixture::START);
                         });
                     }
                 }

@@ -41,6 +41,8 @@ pub enum Event {
         /// Who found out that the site refuses the exit, and how.
         why: Arc<str>,
     },
+    /// A person ended a ban early. The exit may be used for the site again.
+    BanLifted { site: Site, exit: ExitId },
     /// Most good exits fail a check target, so the target is at fault. Failures with this target do not count until the
     /// target works again.
     Suspended {
@@ -112,6 +114,7 @@ impl fmt::Display for Event {
             Self::Condemned { exit, why } => write!(f, "{exit} is condemned and not used for two weeks: {why}"),
             Self::Pardoned { exit } => write!(f, "{exit} is no longer condemned: it is checked before its next use"),
             Self::Banned { site, exit, why, .. } => write!(f, "{site} refuses {exit}: {why}"),
+            Self::BanLifted { site, exit } => write!(f, "the ban of {exit} for {site} is lifted"),
             Self::Suspended { check, pardoned } => write!(
                 f,
                 "most good exits fail the check target `{check}`: it is suspended, and its failures do not count; \

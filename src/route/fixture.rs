@@ -1,7 +1,7 @@
 //! A small world for tests of the choice of exits. The world has exits with given facts, routes, and a clock that
 //! advances only when a test advances the clock.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,8 +46,8 @@ pub(super) fn number(id: &ExitId) -> u16 {
     u16::from_be_bytes([bytes[0], bytes[1]])
 }
 
-pub(super) fn ip(n: u16) -> Ipv4Addr {
-    Ipv4Addr::new(198, 18, (n >> 8) as u8, n as u8)
+pub(super) fn ip(n: u16) -> IpAddr {
+    IpAddr::from([198, 18, (n >> 8) as u8, n as u8])
 }
 
 pub(super) fn country(code: &str) -> Country {
@@ -65,7 +65,7 @@ pub(super) fn words() -> Words {
 pub(super) fn listing(n: u16, code: &str) -> Listing {
     Listing {
         nickname: format!("relay{n}").into(),
-        announced: vec![ip(n).into()],
+        announced: vec![ip(n)],
         country: country(code),
         asn: Some(u32::from(n % 5) + 1),
         flags: Flags { running: true, stable: true, fast: true, bad_exit: false },
@@ -88,7 +88,7 @@ impl World {
         let mut edit = self.catalog.edit();
         edit.list(listing(n, code));
         edit.learn(&id(n), |known| {
-            known.saw(ip(n).into(), country(code), START);
+            known.saw(ip(n), country(code), START);
             known.verdict = Verdict::Good;
             known.latency = Some(Duration::from_millis(50));
         });
@@ -102,7 +102,7 @@ impl World {
         let mut edit = self.catalog.edit();
         edit.list(Listing { id: id.clone(), ..listing(n, code) });
         edit.learn(&id, |known| {
-            known.saw(ip(n).into(), country(code), START);
+            known.saw(ip(n), country(code), START);
             known.verdict = Verdict::Good;
         });
         self.catalog = edit.finish();
@@ -115,7 +115,7 @@ impl World {
         let mut edit = self.catalog.edit();
         edit.list(Listing { id: id.clone(), ..listing(n, code) });
         edit.learn(&id, |known| {
-            known.saw(ip(n).into(), country(code), START);
+            known.saw(ip(n), country(code), START);
             known.verdict = Verdict::Good;
         });
         self.catalog = edit.finish();

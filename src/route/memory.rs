@@ -143,7 +143,7 @@ impl Memory {
 /// up, and so does an exit that its source does not list at the moment, because neither is a reason to change a pinned
 /// IP.
 pub(super) fn is_up(exit: &Exit, to: &Pinned) -> bool {
-    exit.is_kept() && exit.known().verdict != Verdict::Bad && exit.distinct() && exit.v4() == Some(to.ip)
+    exit.is_kept() && exit.known().verdict != Verdict::Bad && exit.distinct() && exit.pinnable() == Some(to.ip)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@
 //!
 //! Next: `route/choose/strict.rs` proposes exits.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -137,7 +137,7 @@ impl Pins {
     }
 
     #[cfg(test)]
-    pub(super) fn uses(&self, ip: Ipv4Addr) -> u32 {
+    pub(super) fn uses(&self, ip: IpAddr) -> u32 {
         self.claims.uses(ip)
     }
 
@@ -176,7 +176,7 @@ impl Pins {
     }
 
     /// Returns how many pins use an address. `None` if a new pin may not use the address.
-    pub(super) fn free(&self, ip: Ipv4Addr, exclusive: bool) -> Option<u32> {
+    pub(super) fn free(&self, ip: IpAddr, exclusive: bool) -> Option<u32> {
         self.claims.free(ip, exclusive)
     }
 
@@ -370,4 +370,92 @@ impl Pins {
 fn record(holder: &Holder, entry: &PinEntry) -> PinRecord {
     let PinEntry { to, made, used, term, exclusive, .. } = entry;
     PinRecord { holder: holder.clone(), to: to.clone(), made: *made, used: *used, term: *term, exclusive: *exclusive }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::{ExitId, Fingerprint};
+
+    const START: Moment = Moment(1_788_314_400_000_000);
+    const HOLDER: HolderRef<'_> = HolderRef { key: "k", scope: "shop", session: None };
+    const HOUR: Duration = Duration::from_secs(3600);
+    const TICK: Duration = Duration::from_micros(1);
+    /// A pin with this term ends eight hours after its last use.
+    const TERM: Term = Term { span: Duration::from_secs(8 * 3600), fixed: false };
+
+    fn to(n: u8) -> Pinned {
+        Pinned { exit: ExitId::Tor(Fingerprint([n; 20])), ip: [198, 18, 0, n].into() }
+    }
+
+    fn pinned(term: Term) -> Pins {
+        let pins = Pins::new(100);
+        assert!(pins.is_empty());
+        assert!(matches!(pins.pin(HOLDER, &to(1), None, (term, false), START), PinResult::Made(_)));
+        assert!(!pins.is_empty());
+        assert_eq!(pins.changes().len(), 1, "a new pin is written");
+        pins
+    }
+
+    #[test]
+    fn a_pin_ends_when_its_time_is_over() {
+        let (last, end) = (Moment(START.after(TERM.span).0 - 1), START.after(TERM.span));
+        let pins = pinned(TERM);
+        assert!(pins.peek(HOLDER, last).is_some() && pins.of(HOLDER, last).is_some() && pins.list(last).len() == 1);
+        assert!(pins.peek(HOLDER, end).is_none() && pins.of(HOLDER, end).is_none() && pins.list(end).is_empty());
+        assert!(pins.touch(HOLDER, end).is_none());
+        assert_eq!(pins.pin(HOLDER, &to(2), None, (TERM, false), last), PinResult::Other(to(1)));
+        assert!(matches!(pins.pin(HOLDER, &to(2), None, (TERM, false), end), PinResult::Made(_)));
+        let pins = pinned(TERM);
+        assert!(pins.touch(HOLDER, last).is_some() && pins.of(HOLDER, end).is_some(), "a use makes it last longer");
+        let fixed = pinned(Term { fixed: true, ..TERM });
+        assert!(fixed.touch(HOLDER, last).is_some() && fixed.of(HOLDER, end).is_none(), "a use does not count");
+        for (pins, at, left) in [(pinned(TERM), last, 1), (pinned(TERM), end, 0)] {
+            let ended = pins.tidy(&Catalog::default(), |_| true, at);
+            assert_eq!((pins.len(), ended.len()), (left, 1 - left));
+            assert!(ended.iter().all(|event| matches!(event, Event::PinEnded { evicted: false, .. })));
+        }
+    }
+
+    #[test]
+    fn a_use_is_written_after_an_hour_and_once() {
+        let short = Term { span: Duration::from_secs(80), fixed: false };
+        let long = Term { span: 240 * HOUR, fixed: false };
+        for (term, after) in [(TERM, HOUR), (long, HOUR), (short, Duration::from_secs(10))] {
+            let pins = pinned(term);
+            pins.touch(HOLDER, START.after(after));
+            assert!(pins.changes().is_empty(), "it is too soon to write the use");
+            for _ in 0..3 {
+                pins.touch(HOLDER, START.after(after + TICK));
+            }
+            let [Ok(record)] = &pins.changes()[..] else { panic!("one pin is written") };
+            assert_eq!((record.made, record.used), (START, START.after(after + TICK)));
+        }
+    }
+
+    #[test]
+    fn an_import_keeps_what_has_not_ended_and_what_is_newer() {
+        let record = |to: Pinned, exclusive| {
+            let holder = HolderRef { key: "k", scope: &to.ip.to_string(), session: None }.to_owned();
+            PinRecord { holder, to, made: START, used: START, term: TERM, exclusive }
+        };
+        let pins = Pins::new(100);
+        pins.import([record(to(1), true)], START.after(TERM.span));
+        assert!(pins.is_empty(), "it ended while the gateway did not run");
+        let mut older = record(to(2), false);
+        older.holder = HOLDER.to_owned();
+        let pins = pinned(TERM);
+        pins.import([older, record(to(3), true)], START);
+        assert_eq!((pins.of(HOLDER, START), pins.len()), (Some(to(1)), 2), "a client was quicker than the import");
+        let exclusive: Vec<bool> =
+            pins.list(START).iter().filter(|pin| pin.to == to(3)).map(|pin| pin.exclusive).collect();
+        assert!(exclusive == [true] && pins.free(to(3).ip, false).is_none());
+        // Two pins with the same address were stored. The second keeps the address, but has it no longer alone.
+        let mut second = record(to(3), true);
+        second.holder = HolderRef { scope: "second", ..HOLDER }.to_owned();
+        pins.import([second], START);
+        let exclusive = pins.list(START).iter().filter(|pin| pin.to == to(3) && pin.exclusive).count();
+        assert_eq!((exclusive, pins.uses(to(3).ip)), (1, 2));
+        assert!(pins.changes().is_empty(), "the store has these pins already");
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::isolate_by::IsolateBy;
+use super::rules::Rules;
 use super::selector::Selector;
 use super::session::Term;
 use crate::exit::{Moment, Source};
@@ -50,6 +51,8 @@ pub struct Policy {
     /// The networks from which clients may use the route's own port. If empty, clients from every network may use the
     /// port.
     pub allow: Vec<IpNet>,
+    /// The rules by destination: which targets do not use the selector of the route.
+    pub rules: Rules,
 }
 
 /// The tor processes that carry the traffic of a route.
@@ -92,6 +95,7 @@ impl Default for Policy {
             max_session_ttl: 24 * 60 * MINUTE,
             auth: Auth::Key,
             allow: Vec::new(),
+            rules: Rules::default(),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! texts. `route/choose/funnel.rs` counts.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::ban::Site;
@@ -54,7 +54,7 @@ pub enum Why {
     #[error("the pinned exit {exit} ({ip}) is down{}", MovesAt(.repin_at))]
     PinDown {
         exit: ExitId,
-        ip: Ipv4Addr,
+        ip: IpAddr,
         /// Since when the exit has been down, as far as the gateway has seen.
         since: Moment,
         /// When the pin moves to another exit. `None` if the pin never moves by itself.
@@ -68,7 +68,7 @@ pub enum Why {
     )]
     PinBanned {
         exit: ExitId,
-        ip: Ipv4Addr,
+        ip: IpAddr,
         site: Site,
         until: Moment,
         /// The name of the route or the canonical selector. The API rotates a pin by this text.
@@ -106,6 +106,8 @@ pub enum Step {
     Geo(String),
     /// The exit is in the autonomous system with this number.
     Asn(u32),
+    /// The exit is in a known autonomous system, and in none with these numbers.
+    NotAsn(Vec<u32>),
     /// The selector requires one particular exit. The text is the fingerprint or address of that exit.
     Exit(String),
     /// The exit is up.
@@ -129,7 +131,7 @@ impl Step {
     fn why(&self) -> Why {
         match self {
             Self::Known => Why::NoneKnown,
-            Self::Source(_) | Self::Geo(_) | Self::Asn(_) | Self::Exit(_) => Why::NoneMatch,
+            Self::Source(_) | Self::Geo(_) | Self::Asn(_) | Self::NotAsn(_) | Self::Exit(_) => Why::NoneMatch,
             Self::Running => Why::NoneRunning,
             Self::Port(_) => Why::PortRefused,
             Self::Tested => Why::NoneTested,
@@ -148,6 +150,10 @@ impl fmt::Display for Step {
             Self::Source(sources) => write!(f, "from source {}", sources.join(" or ")),
             Self::Geo(place) => write!(f, "in {place}"),
             Self::Asn(asn) => write!(f, "in AS{asn}"),
+            Self::NotAsn(all) => {
+                let names: Vec<_> = all.iter().map(|asn| format!("AS{asn}")).collect();
+                write!(f, "in another AS than {}", names.join(" or "))
+            }
             Self::Exit(exit) => write!(f, "are {exit}"),
             Self::Running => f.write_str("up"),
             Self::Port(port) => write!(f, "allow {port}"),
@@ -181,7 +187,7 @@ impl Funnel {
     /// the selector.
     pub fn may_fill(&self) -> bool {
         match self.steps.iter().find(|(_, left)| *left == 0).map(|(step, _)| step) {
-            Some(Step::Geo(_) | Step::Asn(_) | Step::Exit(_) | Step::Port(_)) => false,
+            Some(Step::Geo(_) | Step::Asn(_) | Step::NotAsn(_) | Step::Exit(_) | Step::Port(_)) => false,
             None | Some(_) => true,
         }
     }
@@ -200,7 +206,9 @@ mod tests {
     #[test]
     fn a_selector_that_known_exits_cannot_satisfy_stays_without_exit() {
         let of = |step| Funnel { steps: vec![(Step::Known, 3), (step, 0), (Step::Tested, 0)] };
-        for step in [Step::Geo("jp".into()), Step::Asn(1), Step::Exit("x".into()), Step::Port(25)] {
+        for step in
+            [Step::Geo("jp".into()), Step::Asn(1), Step::NotAsn(vec![1]), Step::Exit("x".into()), Step::Port(25)]
+        {
             assert!(!of(step.clone()).may_fill(), "{step}");
         }
         let site = || Site::of(&crate::net::Host::Name("shop.com".into()));

@@ -2,8 +2,8 @@
 //!
 //! A selector is a list of tokens joined by `-`. The first token is a place (`us`, `nonus`, `de+fr`, `any`). Then
 //! follow, in any order, modes (`strict`, `rotate`) and keys with values (`session-cart42`, `ttl-10m`,
-//! `exit-192.0.2.1`, `asn-3320`, `source-public`, `isolate-session`). The selector may end with `session=` and any
-//! text.
+//! `exit-192.0.2.1`, `asn-3320`, `nonasn-3320`, `source-public`, `isolate-session`). The selector may end with
+//! `session=` and any text.
 //!
 //! If a token is unknown, is written twice or contradicts another token, the selector is refused with a reason. No
 //! token is ignored, because a typing error that silently widened a route would send traffic through a country that the
@@ -61,9 +61,13 @@ pub struct Selector {
     pub exit: Option<Pick>,
     /// The number of the autonomous system in which exits must be.
     pub asn: Option<u32>,
+    /// The numbers of the autonomous systems in which exits must not be, in ascending order. Always empty if `asn` is
+    /// set.
+    pub not_asn: Vec<u32>,
     pub source: SourcePick,
-    /// True if the username of a route excludes some of the sources that the route allows. Then `source` decides, even if
-    /// the policy of the route has a list of sources. False in all selectors that were not narrowed.
+    /// True if the username of a route excludes some of the sources that the route allows, or if a rule of the route
+    /// names a source. Then `source` decides, even if the policy of the route has a list of sources. False in all other
+    /// selectors.
     pub narrowed_source: bool,
     /// Which of the client's streams may share circuits. `None` if the policy of the route decides this.
     pub isolate: Option<IsolateBy>,
@@ -112,6 +116,15 @@ impl Selector {
         parse::selector(text, words)
     }
 
+    /// Removes the list of excluded autonomous systems if the selector requires one AS. This AS is not in the list, so
+    /// the list excludes nothing more.
+    fn without_idle_exclusions(mut self) -> Self {
+        if self.asn.is_some() {
+            self.not_asn.clear();
+        }
+        self
+    }
+
     /// Returns true if the text of a selector contains the token `source-…`, also if the token names the default.
     pub fn has_source(text: &str, words: &Words) -> Result<bool, BadSelector> {
         parse::has_source(text, words)
@@ -132,7 +145,7 @@ impl Selector {
     /// Returns the catalog filter for this selector. The route passes `sources` and `check`, because the route may
     /// order the sources and require a check.
     pub fn filter<'a>(&'a self, sources: &'a [Source], check: Option<&'a str>) -> Filter<'a> {
-        Filter { sources, countries: self.geo.countries(), asn: self.asn, check }
+        Filter { sources, countries: self.geo.countries(), asn: self.asn, not_asn: &self.not_asn, check }
     }
 
     /// Returns false only if the selector requires another particular exit. Countries and the other conditions are
@@ -223,6 +236,10 @@ impl Selector {
         }
         if let Some(asn) = self.asn {
             write!(f, "-asn-{asn}")?;
+        }
+        for (at, asn) in self.not_asn.iter().enumerate() {
+            f.write_str(if at == 0 { "-nonasn-" } else { "+" })?;
+            write!(f, "{asn}")?;
         }
         if self.source != SourcePick::Tor || self.narrowed_source {
             write!(f, "-source-{}", self.source.as_str())?;

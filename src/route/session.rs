@@ -238,3 +238,94 @@ fn record(holder: &Holder, entry: &SessionEntry) -> SessionRecord {
     let SessionEntry { exit, bound, used, term, .. } = entry;
     SessionRecord { holder: holder.clone(), exit: exit.clone(), bound: *bound, used: *used, term: *term }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Fingerprint;
+
+    const START: Moment = Moment(1_788_314_400_000_000);
+    const HOLDER: HolderRef<'_> = HolderRef { key: "k", scope: "us", session: None };
+    /// A session with this term ends 80 seconds after its last use.
+    const TERM: Term = Term { span: Duration::from_secs(80), fixed: false };
+
+    fn exit(n: u8) -> ExitId {
+        ExitId::Tor(Fingerprint([n; 20]))
+    }
+
+    fn bound(term: Term) -> Sessions {
+        let sessions = Sessions::new(100);
+        assert!(sessions.is_empty());
+        assert_eq!(sessions.bind(HOLDER, &exit(1), None, term, START), Binding { exit: exit(1), new: true });
+        assert!(!sessions.is_empty());
+        assert_eq!(sessions.changes().len(), 1, "a new session is written");
+        sessions
+    }
+
+    #[test]
+    fn a_session_ends_when_its_time_is_over() {
+        let (last, end) = (Moment(START.after(TERM.span).0 - 1), START.after(TERM.span));
+        let sessions = bound(TERM);
+        assert!(sessions.of(HOLDER, last).is_some() && sessions.list(last).len() == 1);
+        assert!(sessions.of(HOLDER, end).is_none() && sessions.list(end).is_empty());
+        assert_eq!(sessions.touch(HOLDER, end), SessionState::Ended(exit(1), TERM));
+        assert!(!sessions.bind(HOLDER, &exit(2), None, TERM, last).new, "the session has an exit");
+        let sessions = bound(TERM);
+        assert!(sessions.bind(HOLDER, &exit(2), None, TERM, end).new);
+        let sessions = bound(TERM);
+        assert_eq!(sessions.touch(HOLDER, last), SessionState::Live(exit(1)));
+        assert!(sessions.of(HOLDER, end).is_some(), "a use makes it last longer");
+        let gone = last.after(TERM.span).after(TERM.span);
+        sessions.tidy(Moment(gone.0 - 1));
+        assert_eq!(sessions.len(), 1, "it stays for one more lifetime, so a client is told of the change");
+        sessions.tidy(gone);
+        assert!(sessions.is_empty());
+        assert!(matches!(&sessions.changes()[..], [Err(_)]), "the store deletes it");
+    }
+
+    #[test]
+    fn a_use_is_written_after_an_eighth_of_the_time_and_once() {
+        let sessions = bound(TERM);
+        let eighth = START.after(Duration::from_secs(10));
+        sessions.touch(HOLDER, eighth);
+        assert!(sessions.changes().is_empty(), "it is too soon to write the use");
+        for _ in 0..3 {
+            sessions.touch(HOLDER, Moment(eighth.0 + 1));
+        }
+        let [Ok(record)] = &sessions.changes()[..] else { panic!("one session is written") };
+        assert_eq!((record.bound, record.used), (START, Moment(eighth.0 + 1)));
+        // The session changes again before the store has written it: it is still written once.
+        sessions.bind(HOLDER, &exit(2), Some(&exit(1)), TERM, eighth);
+        sessions.bind(HOLDER, &exit(3), Some(&exit(2)), TERM, eighth);
+        assert_eq!(sessions.changes().len(), 1);
+    }
+
+    #[test]
+    fn a_forgotten_session_is_deleted_from_the_store_once() {
+        let sessions = bound(TERM);
+        let other = HolderRef { scope: "de", ..HOLDER };
+        sessions.bind(other, &exit(2), None, TERM, START); // the store has not written this session yet
+        sessions.forget(|holder| holder.scope == "fr");
+        assert_eq!(sessions.len(), 2);
+        sessions.forget(|_| true);
+        assert!(sessions.is_empty());
+        let mut gone: Vec<_> = sessions.changes().into_iter().map(|change| change.unwrap_err().scope).collect();
+        gone.sort_unstable();
+        assert_eq!(gone.iter().map(|scope| &**scope).collect::<Vec<_>>(), ["de", "us"]);
+    }
+
+    #[test]
+    fn an_import_keeps_what_has_not_ended_and_what_is_newer() {
+        let record = |scope: &str, n| {
+            let holder = HolderRef { scope, ..HOLDER }.to_owned();
+            SessionRecord { holder, exit: exit(n), bound: START, used: START, term: TERM }
+        };
+        let sessions = Sessions::new(100);
+        sessions.import([record("us", 1)], START.after(TERM.span));
+        assert!(sessions.is_empty(), "it ended while the gateway did not run");
+        let sessions = bound(TERM);
+        sessions.import([record("us", 2), record("de", 3)], START);
+        assert_eq!((sessions.of(HOLDER, START), sessions.len()), (Some(exit(1)), 2), "a client was quicker");
+        assert!(sessions.changes().is_empty(), "the store has the other session already");
+    }
+}

@@ -4,7 +4,8 @@
 //! new edition of the table. Most changes concern one route of thousands, or none. So a pool is filled again only if
 //! the catalog of exits has changed, if its route has changed, or if the route is due to exchange its exits.
 //!
-//! Next: `route/table/wish.rs` (the meaning of a username), `route/implicit.rs` (usernames that contain no route name),
+//! Next: `route/table/wish.rs` (the meaning of a username), `route/table/destination.rs` (rules by destination),
+//! `route/implicit.rs` (usernames that contain no route name),
 //! `route/choose.rs` (the exits for a [`Wish`]).
 
 use std::collections::{BTreeSet, HashMap};
@@ -18,8 +19,10 @@ use super::pool::{Need, Pool, Uses};
 use super::selector::{RouteName, Selector, Words};
 use crate::exit::{Catalog, Moment};
 
+mod destination;
 mod wish;
 
+pub use destination::{RuleId, RuleRefusal, WhyRule};
 pub use wish::{IMPLICIT, Wish};
 
 /// A named route: a selector with a name, a port and a policy.
@@ -303,7 +306,9 @@ impl RouteTable {
 
     /// Returns the name of the route to which a scope of pins and sessions belongs, if there is one.
     pub fn owner(&self, scope: &str) -> Option<&RouteName> {
-        self.longest(scope).map(|(entry, _)| &entry.route.name)
+        // The scope of a username whose selector comes from a rule is `route:selector`.
+        let name = scope.split(':').next().unwrap_or(scope);
+        self.longest(name).map(|(entry, _)| &entry.route.name)
     }
 
     pub(super) fn uses(&self) -> &Uses {

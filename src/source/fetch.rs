@@ -73,7 +73,7 @@ impl Connect for Direct {
     type Stream = dial::Stream;
 
     async fn connect(&self, target: &Target, deadline: Instant) -> Result<dial::Stream, DialError> {
-        dial::direct::dial(target, &self.rules, deadline).await
+        dial::direct::dial(target, &self.rules, None, deadline).await
     }
 }
 

@@ -24,7 +24,7 @@ use super::poll::{self, Clock, Feed, Update};
 use crate::config;
 use crate::exit::country::GeoIp;
 use crate::exit::{self, Listing, Moment};
-use crate::lifecycle::Tasks;
+use crate::lifecycle::{Tasks, memory};
 use crate::state::{Change, State};
 use crate::store::{self, Store, Write};
 use crate::tor::netdir::Netdir;
@@ -187,6 +187,10 @@ impl RelayMerger {
         report(&before, &status);
         self.status.send_replace(status.clone());
         self.take(Some(SourceData::Directory(directory)), status).await;
+        // The old directory, the old list and all that was needed to read the new ones are free now.
+        if let Err(error) = tokio::task::spawn_blocking(memory::release).await {
+            tracing::warn!(%error, "free memory could not be returned to the system");
+        }
     }
 
     /// Receives new data of a source, applies the list that results from the data, and stores the status of the source.

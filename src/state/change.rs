@@ -37,6 +37,8 @@ pub enum Change {
     ExitUpdates(Vec<ExitUpdate>),
     /// A site refuses an exit. Either a scraper reported the refusal, or the site's answers to real requests showed it.
     Banned { site: Site, exit: ExitId, until: Moment, why: String },
+    /// A person sets the end of the bans of these exits for one site. `None`: the bans end now.
+    BanSet { site: Site, exits: Vec<ExitId>, until: Option<Moment>, why: String },
     /// A person ends the condemnation of an exit. `rows` are the writes that also end the condemnation in the store.
     Pardoned { exit: ExitId, pardon: fn(&mut Known), rows: Vec<Write> },
     /// The part of the state that comes from the configuration.
@@ -97,6 +99,7 @@ impl Change {
                 effects.ban(next, (site, exit, until, why), now);
                 Ok(effects)
             }
+            Self::BanSet { site, exits, until, why } => Ok(set_bans(next, &site, exits, until, &why, now)),
             Self::Pardoned { exit, pardon, rows } => {
                 let update = ExitUpdate { exit, update: Box::new(pardon), ban: None, writes: Vec::new() };
                 Ok(Effects { commit: rows, ..learn(next, vec![update], now) })
@@ -188,6 +191,37 @@ impl Effects {
         next.bans = next.bans.with([(site.clone(), exit.clone(), until)]);
         self.note.push(Write::PutBan(Ban { site: site.as_str().to_owned(), exit, since: now, until, why }));
     }
+}
+
+/// Sets the end of the bans of these exits for one site, or lifts them. The rows are stored before the change is
+/// published, because a person asked for it. The row of a lifted ban ends now, so the ban does not come back after a
+/// restart.
+fn set_bans(
+    next: &mut Snapshot,
+    site: &Site,
+    exits: Vec<ExitId>,
+    until: Option<Moment>,
+    why: &str,
+    now: Moment,
+) -> Effects {
+    let mut effects = Effects::default();
+    for exit in &exits {
+        let event = match (next.bans.until(site, exit, now), until) {
+            (None, Some(until)) => {
+                Some(Event::Banned { site: site.clone(), exit: exit.clone(), until, why: why.into() })
+            }
+            (Some(_), None) => Some(Event::BanLifted { site: site.clone(), exit: exit.clone() }),
+            _ => None,
+        };
+        effects.events.extend(event);
+        let (site, exit, until, why) = (site.as_str().to_owned(), exit.clone(), until.unwrap_or(now), why.to_owned());
+        effects.commit.push(Write::PutBan(Ban { site, exit, since: now, until, why }));
+    }
+    next.bans = next.bans.without(site, &exits);
+    if let Some(until) = until {
+        next.bans = next.bans.with(exits.into_iter().map(|exit| (site.clone(), exit, until)));
+    }
+    effects
 }
 
 /// Counts the bans and the condemned exits among these events in metrics.

@@ -355,3 +355,49 @@ async fn a_disk_that_hangs_stops_no_verdict_and_no_later_change() {
     let names: Vec<_> = Store::open(&path, Options::default()).unwrap().1.routes.into_iter().map(|r| r.name).collect();
     assert_eq!(names, ["after", "before"]);
 }
+
+#[tokio::test]
+async fn a_person_sets_and_lifts_bans_and_a_restart_keeps_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("exitgate.db");
+    let (store, _) = Store::open(&path, Options::default()).unwrap();
+    let (state, _wished) = state(Some(store.clone()));
+    state.apply(listed(&[1, 2, 3])).await.unwrap();
+    let mut events = state.events();
+    let minutes = |count: u64| state.now().after(Duration::from_secs(60 * count));
+    let set = |exits: &[u8], until| Change::BanSet {
+        site: site("shop.com"),
+        exits: exits.iter().copied().map(id).collect(),
+        until,
+        why: "by hand".to_owned(),
+    };
+    let held = || {
+        let snapshot = state.snapshot();
+        let mut held: Vec<_> =
+            snapshot.bans.iter(state.now()).map(|(_, exit, until)| (exit.to_string(), until)).collect();
+        held.sort();
+        held
+    };
+    let (long, short) = (minutes(60), minutes(5));
+    state.apply(set(&[1, 2, 3], Some(long))).await.unwrap();
+    state.apply(set(&[1], Some(short))).await.unwrap();
+    assert_eq!(held().iter().map(|(_, until)| *until).collect::<Vec<_>>(), [short, long, long], "also a shorter time");
+    state.apply(set(&[2], None)).await.unwrap();
+    assert_eq!(
+        held().iter().map(|(exit, _)| exit.clone()).collect::<Vec<_>>(),
+        [id(1), id(3)].map(|id| id.to_string())
+    );
+    let mut kinds = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        kinds.push(matches!(&*event, Event::BanLifted { .. }));
+    }
+    assert_eq!(kinds, [false, false, false, true], "a new end of a ban is no event");
+    drop(state);
+    store.close().await;
+    let (_store, loaded) = Store::open(&path, Options::default()).unwrap();
+    let now = Clock::start().now();
+    let mut kept: Vec<_> =
+        loaded.bans.into_iter().filter(|ban| ban.until > now).map(|ban| (ban.exit, ban.until)).collect();
+    kept.sort();
+    assert_eq!(kept, [(id(1), short), (id(3), long)]);
+}

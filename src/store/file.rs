@@ -16,8 +16,11 @@ use super::fault::{Fault, StoreError};
 
 /// All migrations, from an empty file to the newest schema. Only append to this list, because the position in the list
 /// is the schema version.
-const STEPS: &[M<'static>] =
-    &[M::up(include_str!("migrations/0001_first.sql")), M::up(include_str!("migrations/0002_public.sql"))];
+const STEPS: &[M<'static>] = &[
+    M::up(include_str!("migrations/0001_first.sql")),
+    M::up(include_str!("migrations/0002_public.sql")),
+    M::up(include_str!("migrations/0003_keys.sql")),
+];
 
 /// How long a statement waits for the lock of another process (a backup, or a person with an SQLite shell). Not tuned,
 /// but the time must be shorter than the deadline of an API request.

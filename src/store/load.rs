@@ -6,6 +6,7 @@ use rusqlite::{Connection, Row};
 
 use super::bans::{self, Ban};
 use super::exits::{self, Exit, Observed, Verdict};
+use super::keys::{self, Key, KeyUsage};
 use super::meta::{self, Source};
 use super::pins;
 use super::public::{self, Public};
@@ -19,6 +20,10 @@ use crate::route::session::SessionRecord;
 pub struct Loaded {
     /// The routes that the API created, sorted by name.
     pub routes: Vec<Route>,
+    /// The keys that the API created, sorted by name.
+    pub keys: Vec<Key>,
+    /// What the keys have used, also keys that no longer exist.
+    pub key_usage: Vec<KeyUsage>,
     pub pins: Vec<PinRecord>,
     /// All stored sessions, including sessions that have ended in the meantime.
     pub sessions: Vec<SessionRecord>,
@@ -43,6 +48,8 @@ pub(super) fn load(db: &Connection) -> rusqlite::Result<Loaded> {
     let mut skipped = 0;
     let mut loaded = Loaded {
         routes: all(&tx, routes::ALL, routes::read, &mut skipped)?,
+        keys: all(&tx, keys::ALL, keys::read, &mut skipped)?,
+        key_usage: all(&tx, keys::ALL_USAGE, keys::read_usage, &mut skipped)?,
         pins: all(&tx, pins::ALL, pins::read, &mut skipped)?,
         sessions: all(&tx, sessions::ALL, sessions::read, &mut skipped)?,
         bans: all(&tx, bans::ALL, bans::read, &mut skipped)?,

@@ -2,7 +2,7 @@
 //!
 //! Text is used because a person may have to read the file with the `sqlite3` shell.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,12 +59,6 @@ impl FromSql for Sql<IpAddr> {
     }
 }
 
-impl FromSql for Sql<Ipv4Addr> {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        value.as_str()?.parse().map(Self).map_err(|_| invalid("not an IPv4 address"))
-    }
-}
-
 /// An empty text means that there is no session.
 impl FromSql for Sql<Option<SessionId>> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
@@ -95,8 +89,8 @@ impl FromSql for Sql<PublicId> {
 
 /// Parses the text form of an [`ExitId`], which its `Display` implementation writes.
 fn read_exit(text: &str) -> Option<ExitId> {
-    if text == "direct" {
-        return Some(ExitId::Direct);
+    if let Some(direct) = ExitId::parse_direct(text) {
+        return Some(direct);
     }
     if let Ok(fingerprint) = text.parse() {
         return Some(ExitId::Tor(fingerprint));

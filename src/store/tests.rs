@@ -112,6 +112,17 @@ fn proxy(port: u16, working: bool, millis: Option<u64>) -> Public {
     }
 }
 
+fn key(name: &str) -> Key {
+    let asked = r#"{"sources":["tor"]}"#.to_owned();
+    Key { name: name.to_owned(), digest: [7; 32], asked, created: Moment(8), expires: Some(Moment(9)) }
+}
+
+fn usage(key: &str, created: u64, bytes: u64) -> KeyUsage {
+    let period = |index, bytes| UsagePeriod { index, requests: 3, bytes };
+    let (days, months) = ([period(20_000, bytes), period(19_999, 1)], [period(24_322, bytes), period(24_321, 2)]);
+    KeyUsage { key: key.to_owned(), created: Moment(created), source: "tor".to_owned(), days, months }
+}
+
 /// Returns one row of each kind that is loaded at the start, as writes and as the expected result of loading.
 fn one_of_each() -> (Vec<Write>, Loaded) {
     let holder = |key: &str, scope: &str, session: &str| Holder {
@@ -167,6 +178,8 @@ fn one_of_each() -> (Vec<Write>, Loaded) {
     };
     let writes = vec![
         Write::PutRoute(route("us-strict", Some(20001))),
+        Write::PutKey(key("team-b")),
+        Write::PutKeyUsage(vec![usage("team-b", 8, 1 << 40)]),
         Write::PutPin(pin.clone()),
         Write::PutSession(session.clone()),
         Write::PutBan(ban.clone()),
@@ -180,6 +193,8 @@ fn one_of_each() -> (Vec<Write>, Loaded) {
     let meta = [("events", "17"), ("written_by", env!("CARGO_PKG_VERSION"))];
     let loaded = Loaded {
         routes: vec![route("us-strict", Some(20001))],
+        keys: vec![key("team-b")],
+        key_usage: vec![usage("team-b", 8, 1 << 40)],
         pins: vec![pin],
         sessions: vec![session],
         bans: vec![ban],
@@ -309,4 +324,24 @@ async fn healthy(store: &Store, is: impl Fn(&Health) -> bool) {
 
 fn raw(path: &Path) -> rusqlite::Connection {
     rusqlite::Connection::open(path).unwrap()
+}
+
+#[tokio::test]
+async fn a_key_goes_and_its_usage_does_not_become_that_of_the_next_key() {
+    let home = Home::new();
+    let (store, _) = home.open();
+    store.commit(vec![Write::PutKey(key("a"))]).await.unwrap();
+    let twin = store.commit(vec![Write::PutKey(key("b"))]).await;
+    assert!(twin.is_err(), "two keys have the same secret");
+    store.note(Write::PutKeyUsage(vec![usage("a", 8, 5), usage("a", 0, 6)]));
+    store.note(Write::PutKeyUsage(vec![usage("a", 8, 7)]));
+    store.commit(vec![Write::DropKey("a".to_owned())]).await.unwrap();
+    store.note(Write::DropKeyUsage("a".to_owned(), Moment(8)));
+    store.close().await;
+    let (_, loaded) = home.open();
+    assert_eq!(
+        (loaded.keys, loaded.key_usage),
+        (vec![], vec![usage("a", 0, 6)]),
+        "the other one is of the configuration"
+    );
 }

@@ -6,12 +6,13 @@ use rusqlite::Connection;
 use super::bans::{self, Ban};
 use super::checks::{self, Check};
 use super::exits::{self, Exit, Observed, Verdict};
+use super::keys::{self, Key, KeyUsage};
 use super::meta::{self, Source};
 use super::pins;
 use super::public::{self, Public};
 use super::routes::{self, Route};
 use super::sessions;
-use crate::exit::{ExitId, PublicId};
+use crate::exit::{ExitId, Moment, PublicId};
 use crate::route::Holder;
 use crate::route::memory;
 use crate::route::pin::PinRecord;
@@ -24,6 +25,13 @@ pub enum Write {
     /// Stores a route that the API created.
     PutRoute(Route),
     DropRoute(String),
+    /// Stores a key that the API created.
+    PutKey(Key),
+    DropKey(String),
+    /// Stores what keys have used.
+    PutKeyUsage(Vec<KeyUsage>),
+    /// Deletes what the key with this name and this time of creation has used.
+    DropKeyUsage(String, Moment),
     PutPin(PinRecord),
     DropPin(Holder),
     /// Stores a session, or the new time of its last use.
@@ -54,6 +62,7 @@ pub enum Write {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum RowKey<'a> {
     Route(&'a str),
+    Key(&'a str),
     Pin(&'a Holder),
     Session(&'a Holder),
     Meta(&'a str),
@@ -66,12 +75,16 @@ impl Write {
         Some(match self {
             Self::PutRoute(route) => RowKey::Route(&route.name),
             Self::DropRoute(name) => RowKey::Route(name),
+            Self::PutKey(key) => RowKey::Key(&key.name),
+            Self::DropKey(name) => RowKey::Key(name),
             Self::PutPin(pin) => RowKey::Pin(&pin.holder),
             Self::DropPin(holder) => RowKey::Pin(holder),
             Self::PutSession(session) => RowKey::Session(&session.holder),
             Self::DropSession(holder) => RowKey::Session(holder),
             Self::PutMeta(key, _) | Self::DropMeta(key) => RowKey::Meta(key),
-            Self::PutBan(_)
+            Self::PutKeyUsage(_)
+            | Self::DropKeyUsage(..)
+            | Self::PutBan(_)
             | Self::PutExit(_)
             | Self::DropExit(_)
             | Self::Saw(_)
@@ -85,11 +98,14 @@ impl Write {
 }
 
 /// Returns the write that would undo `write`: it restores the present content of the row. Returns `None` for rows other
-/// than routes and single values, because users change only these two.
+/// than routes, keys and single values, because users change only these.
 pub(super) fn before(db: &Connection, write: &Write) -> rusqlite::Result<Option<Write>> {
     Ok(match write {
         Write::PutRoute(Route { name, .. }) | Write::DropRoute(name) => {
             Some(routes::get(db, name)?.map_or_else(|| Write::DropRoute(name.clone()), Write::PutRoute))
+        }
+        Write::PutKey(Key { name, .. }) | Write::DropKey(name) => {
+            Some(keys::get(db, name)?.map_or_else(|| Write::DropKey(name.clone()), Write::PutKey))
         }
         Write::PutMeta(key, _) | Write::DropMeta(key) => {
             Some(meta::get(db, key)?.map_or(Write::DropMeta(key), |value| Write::PutMeta(key, value)))
@@ -114,6 +130,10 @@ pub(super) fn apply(db: &Connection, write: &Write) -> rusqlite::Result<()> {
     match write {
         Write::PutRoute(route) => routes::put(db, route),
         Write::DropRoute(name) => routes::drop(db, name),
+        Write::PutKey(key) => keys::put(db, key),
+        Write::DropKey(name) => keys::drop(db, name),
+        Write::PutKeyUsage(rows) => rows.iter().try_for_each(|usage| keys::put_usage(db, usage)),
+        Write::DropKeyUsage(key, created) => keys::drop_usage(db, key, *created),
         Write::PutPin(pin) => pins::put(db, pin),
         Write::DropPin(holder) => pins::drop(db, holder),
         Write::PutSession(session) => sessions::put(db, session),

@@ -64,6 +64,10 @@ names! {
     /// Bytes relayed so far, counted while they are relayed. `way` is `up` (client to target) or `down` (target to
     /// client).
     Counter BYTES = "exitgate_relayed_bytes_total";
+    /// Keys of clients, by where they were created: `config` or `api`.
+    Gauge KEYS = "exitgate_keys";
+    /// Keys that have nearly used one of their budgets (`near`: 80 %), or used one up (`spent`).
+    Gauge KEY_BUDGETS = "exitgate_key_budgets";
     /// Named routes that exist now.
     Gauge ROUTES = "exitgate_routes";
     /// Exits that the pool of a route should have.

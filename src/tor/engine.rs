@@ -9,7 +9,8 @@
 //!
 //! Next:
 //!
-//! - `engine/run.rs` starts a tor process or attaches to a running one, and does so again when that tor ends.
+//! - `engine/run.rs` starts a tor process or attaches to a running one, and does so again when that tor ends
+//!   (`engine/backoff.rs` has the pauses between two starts).
 //! - `engine/session.rs` is one run: a loop over tor's events.
 //! - `engine/lend.rs` has the functions that dials call, and carries out the decisions of the pool of circuits.
 //! - `engine/build.rs` builds circuits.
@@ -44,6 +45,7 @@ use super::version::Version;
 use crate::exit::Fingerprint;
 use crate::route::OwnEngine;
 
+mod backoff;
 mod build;
 mod first_hop;
 mod folder;

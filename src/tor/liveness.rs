@@ -15,8 +15,13 @@ use super::engine_id::EngineId;
 
 /// How long a guard may be silent before it counts as at fault: 3/20 of the time-out of a circuit build, which is 3 s
 /// with the shipped time-out. A test circuit has the same time limit. The time starts when the guard's silence is
-/// confirmed, or when tor connects anew.
+/// confirmed.
 const GRACE: (u32, u32) = (3, 20);
+
+/// How long a guard may be silent after tor connected to it anew: 2/5 of the time-out of a circuit build, which is 8 s
+/// with the shipped time-out. A new connection needs four round trips before the guard can answer a circuit. Less than
+/// the 10 s after which tor connects anew for the second time.
+const GRACE_ANEW: (u32, u32) = (2, 5);
 
 /// If a gateway has only one engine and its guard is silent, the engine tests another guard after this number of build
 /// time-outs: 40 s with the shipped time-out. Only this test can show whether the network works.
@@ -35,6 +40,8 @@ struct Seen {
     proven: bool,
     /// When the engine's own guard was found to be silent. `None` if the guard is not silent.
     silent: Option<Instant>,
+    /// When the engine's own guard last answered after questions without an answer. `None` if this never happened.
+    recovered: Option<Instant>,
 }
 
 /// What is known about the network from all engines.
@@ -62,6 +69,8 @@ pub(super) struct GuardSilence {
     /// When the silence was confirmed, or when tor last connected to the guard anew. The guard has to answer after this
     /// time.
     pub(super) since: Instant,
+    /// True if tor connected to the guard anew during the silence.
+    pub(super) anew: bool,
     /// True if the gateway could connect to the guard's address.
     pub(super) reachable: bool,
 }
@@ -74,6 +83,20 @@ impl Liveness {
         if own {
             (seen.proven, seen.silent) = (true, None);
         }
+    }
+
+    /// Records that the guard of this engine answered after at least one question without an answer.
+    pub(super) fn recovered(&mut self, engine: EngineId, now: Instant) {
+        self.engines.entry(engine).or_default().recovered = Some(now);
+    }
+
+    /// Returns true if a silence of this engine's guard, which began at `began`, may be a part of an outage of the
+    /// network: the guard of another engine is silent too, or left questions without an answer until a time after
+    /// `began`. After an outage, each connection works again at another time, because TCP sends lost data again after
+    /// longer and longer pauses.
+    pub(super) fn is_shared(&self, engine: EngineId, began: Instant) -> bool {
+        let mut others = self.engines.iter().filter(|(id, _)| **id != engine).map(|(_, seen)| seen);
+        others.any(|seen| seen.silent.is_some() || seen.recovered.is_some_and(|recovered| recovered >= began))
     }
 
     /// Records that the guard of this engine is silent. Returns true if it was the only guard of any engine that still
@@ -115,10 +138,11 @@ impl Liveness {
 
     /// Decides what to do about a silent guard. `timeout` is the time-out of a build.
     pub(super) fn decide(&self, silence: GuardSilence, timeout: Duration, now: Instant) -> Decision {
-        let GuardSilence { began, since, reachable } = silence;
+        let GuardSilence { began, since, anew, reachable } = silence;
+        let grace = if anew { GRACE_ANEW } else { GRACE };
         let lasted = now.saturating_duration_since(since);
         let wait = timeout * if self.engines.len() > 1 { TOGETHER } else { ALONE };
-        if lasted < timeout * GRACE.0 / GRACE.1 {
+        if lasted < timeout * grace.0 / grace.1 {
             Decision::Wait
         } else if self.is_alive_since(since) {
             Decision::Blame
@@ -146,7 +170,7 @@ mod tests {
         let (one, two) = (EngineId(1), EngineId(2));
         let decide = |live: &Liveness, since, now| {
             let since = after(start, since);
-            live.decide(GuardSilence { began: since, since, reachable: false }, TIMEOUT, after(start, now))
+            live.decide(GuardSilence { began: since, since, anew: false, reachable: false }, TIMEOUT, after(start, now))
         };
         live.heard(one, true, start);
         live.heard(two, true, after(start, 5));
@@ -161,7 +185,8 @@ mod tests {
     fn another_guard_is_tested_soon_by_a_lonely_engine_and_late_by_several() {
         let (mut live, start) = (Liveness::default(), Instant::now());
         let decide = |live: &Liveness, reachable, now| {
-            live.decide(GuardSilence { began: start, since: start, reachable }, TIMEOUT, after(start, now))
+            let silence = GuardSilence { began: start, since: start, anew: reachable, reachable };
+            live.decide(silence, TIMEOUT, after(start, now))
         };
         live.heard(EngineId(0), true, start);
         assert_eq!(decide(&live, false, 39), Decision::Wait);
@@ -169,13 +194,12 @@ mod tests {
         live.silent(EngineId(1), start);
         assert_eq!(decide(&live, false, 1799), Decision::Wait);
         assert_eq!(decide(&live, false, 1800), Decision::TestAnother);
-        assert_eq!(decide(&live, true, 2), Decision::Wait);
-        assert_eq!(decide(&live, true, 3), Decision::TestAnother, "its machine is there, and it says nothing");
+        assert_eq!(decide(&live, true, 7), Decision::Wait, "a new connection takes a few seconds");
+        assert_eq!(decide(&live, true, 8), Decision::TestAnother, "its machine is there, and it says nothing");
         // tor has connected anew every 5 minutes, which makes the silence no shorter.
-        let anew = GuardSilence { began: start, since: after(start, 1796), reachable: false };
-        assert_eq!(live.decide(anew, TIMEOUT, after(start, 1798)), Decision::Wait, "the guard has 3 s to answer");
-        assert_eq!(live.decide(anew, TIMEOUT, after(start, 1799)), Decision::Wait);
-        assert_eq!(live.decide(anew, TIMEOUT, after(start, 1800)), Decision::TestAnother);
+        let anew = GuardSilence { began: start, since: after(start, 1796), anew: true, reachable: false };
+        assert_eq!(live.decide(anew, TIMEOUT, after(start, 1803)), Decision::Wait, "the guard has 8 s to answer");
+        assert_eq!(live.decide(anew, TIMEOUT, after(start, 1804)), Decision::TestAnother);
         live.forget(EngineId(1));
         assert_eq!(decide(&live, false, 40), Decision::TestAnother);
     }
@@ -198,6 +222,26 @@ mod tests {
         assert!(!live.asks(two));
         live.silent(EngineId(3), after(start, 12));
         assert!(live.asks(EngineId(4)), "it has heard nothing yet");
+    }
+
+    #[test]
+    fn a_silence_is_shared_if_another_guard_is_silent_or_recovered_during_it() {
+        let (mut live, start) = (Liveness::default(), Instant::now());
+        let (one, two) = (EngineId(1), EngineId(2));
+        live.heard(one, true, start);
+        live.heard(two, true, after(start, 8));
+        assert!(!live.is_shared(one, after(start, 5)), "the other guard answers every question");
+        live.silent(one, after(start, 9));
+        assert!(!live.is_shared(one, after(start, 5)), "its own silence does not count");
+        live.silent(two, after(start, 9));
+        assert!(live.is_shared(one, after(start, 5)));
+        live.heard(two, true, after(start, 12));
+        live.recovered(two, after(start, 12));
+        assert!(live.is_shared(one, after(start, 5)), "both were silent, and only one answers again");
+        assert!(live.is_shared(one, after(start, 12)));
+        assert!(!live.is_shared(one, after(start, 13)), "the silence began after the outage");
+        live.forget(two);
+        assert!(!live.is_shared(one, after(start, 5)));
     }
 
     #[test]

@@ -64,6 +64,28 @@ async fn events_are_told_as_they_happen_and_again_from_where_a_reader_left() {
     let id = got.body.lines().filter_map(|line| line.strip_prefix("id: ")).next_back().unwrap().to_owned();
     let rest = gateway.ask(&["-m", "1", "-H", &format!("Last-Event-ID: {id}")], "/events").await;
     assert!(!pin(&rest), "{}", rest.body);
+    let all = gateway.ask(&["-m", "1"], "/events?since=0").await;
+    assert!(pin(&all), "the query does the same as the header: {}", all.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_history_has_the_requests_and_the_usable_exits_of_each_minute() {
+    let bed = Testbed::start().await.unwrap();
+    let gateway = Gateway::start(&bed, "").await;
+    let exits = bed.network.exits().len();
+    gateway.wait_tested(exits).await;
+    assert_eq!(gateway.get("us-strict", &bed.web.http("echo.test", "/ip")).await.status, 200);
+    assert_eq!(gateway.get("jp", &bed.web.http("echo.test", "/ip")).await.status, 503);
+    let sum = |list: &Value| list.as_array().unwrap().iter().filter_map(|one| one.as_u64()).sum::<u64>();
+    // The gateway takes a reading every ten seconds.
+    let counted = |history: &Value| sum(&history["requests"]) == 2;
+    let history = until(|| async { json(&gateway.api("/history").await) }, counted).await;
+    assert_eq!((sum(&history["requests"]), sum(&history["failed"]["no_exit"])), (2, 1), "{history}");
+    let lengths = ["requests", "usable_exits", "open_p95_ms"].map(|name| history[name].as_array().unwrap().len());
+    assert!(lengths[0] > 0 && lengths == [lengths[0]; 3], "{history}");
+    assert!(sum(&history["open_p50_ms"]) > 0, "{history}");
+    let refused = gateway.api("/history?minutes=1441").await;
+    assert_eq!((refused.status, &json(&refused)["error"]["details"]["field"]), (400, &"minutes".into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -165,3 +165,125 @@ async fn a_name_with_two_families_shows_no_address_that_nobody_checked() {
     }
     assert!(bed.web.seen().iter().all(|seen| matches!(seen.source.ip(), IpAddr::V4(_))));
 }
+
+/// A route with one rule of each kind, and the route to which one of them leads.
+const RULES: &str = r#"
+gateway.allow_direct = true
+gateway.allow_private_targets = true
+[[routes]]
+name = "shop"
+selector = "us"
+port = 20001
+[[routes.rules]]
+host = ["*.DE.test.", "10.0.0.0/8"]
+use = "de"
+[[routes.rules]]
+host = "one.test"
+use = "us-strict"
+[[routes.rules]]
+host = ".dear.test"
+route = "dear"
+[[routes.rules]]
+host = "bad.test"
+refuse = true
+[[routes.rules]]
+host = "HOME"
+direct = true
+[[routes]]
+name = "dear"
+selector = "ca"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_send_each_site_through_its_own_exits() {
+    let bed = Testbed::start_with(six_in_the_us()).await.unwrap();
+    // This machine resolves no name of the test network, so the rule for direct connections names an address.
+    let home = bed.web.ip().to_string();
+    let gateway = Gateway::start(&bed, &RULES.replace("HOME", &home)).await;
+    gateway.wait_tested(bed.network.exits().len()).await;
+    let to = |host: &str| Ask { host: host.into(), ..ask(&bed, &gateway, 20001) };
+    let seen = async |host: &str| -> BTreeSet<String> {
+        tally(&send_many(&to(host), 30, 10, |n| WAYS[n % 3]).await).into_keys().collect()
+    };
+    let (us, de, ca) = (addresses(&bed, "US"), addresses(&bed, "DE"), addresses(&bed, "CA"));
+    let (other, one) = (seen("echo.test").await, seen("one.test").await);
+    assert!(other.is_subset(&us) && other.len() > 1, "{other:?}");
+    assert!(one.is_subset(&us) && one.len() == 1, "a rule can be strict: {one:?}");
+    assert_eq!(
+        [seen("www.de.test").await, seen("x.dear.test").await, seen("dear.test").await],
+        [de.clone(), ca.clone(), ca]
+    );
+    let home = seen(&home).await;
+    assert!(
+        home.len() == 1 && bed.network.exits().iter().all(|exit| !home.contains(&exit.outbound.to_string())),
+        "{home:?}"
+    );
+    for way in WAYS {
+        let why = to("bad.test").by(way).await.seen.unwrap_err();
+        assert!(
+            why.contains("rule 4 of the route `shop` refuses this target") || why.starts_with("socks"),
+            "{way:?}: {why}"
+        );
+    }
+
+    let why = gateway.ask(&[], "/explain?username=shop&host=www.de.test").await.body;
+    let why: Value = serde_json::from_str(&why).unwrap();
+    assert_eq!(why["rules"][0]["rule"], "*.de.test,10.0.0.0/8 use de", "{why}");
+    assert_eq!((&why["selector"], &why["route"]), (&"de".into(), &"shop".into()), "{why}");
+    let shown: Value = serde_json::from_str(&gateway.ask(&[], "/proxies/shop").await.body).unwrap();
+    assert_eq!((&shown["rule_count"], &shown["rules"][2]["route"]), (&5.into(), &"dear".into()), "{shown}");
+    let log = gateway.log();
+    assert!(
+        log.contains("rule=\"shop#1\"") || log.contains("\"rule\":\"shop#1\""),
+        "no access line names the rule: {log}"
+    );
+
+    // A route of the API may lead to a route of the configuration. Its rules are changed while it is used.
+    let made = gateway
+        .post(
+            "/proxies",
+            r#"{"name": "mine", "selector": "us", "port": 20005, "rules": [{"host": "a.test", "route": "dear"}]}"#,
+        )
+        .await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    let mine = Ask { host: "a.test".into(), ..ask(&bed, &gateway, 20005) };
+    let before = mine.by(Way::Socks5).await.seen.unwrap();
+    assert!(addresses(&bed, "CA").contains(&before), "{before}");
+    let circle = gateway
+        .post("/proxies", r#"{"name": "loop", "selector": "us", "rules": [{"host": "*", "route": "loop"}]}"#)
+        .await;
+    assert_eq!((circle.status, circle.body.contains("loop -> loop")), (422, true), "{}", circle.body);
+    let args = [
+        "-X",
+        "PATCH",
+        "-H",
+        "Content-Type: application/json",
+        "-d",
+        r#"{"rules": [{"port": "1-65535", "use": "de"}]}"#,
+    ];
+    let patched = gateway.ask(&args, "/proxies/mine").await;
+    assert_eq!(patched.status, 200, "{}", patched.body);
+    assert!(de.contains(&mine.by(Way::Socks5).await.seen.unwrap()), "the new rule does not apply");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_bans_an_exit_for_a_while_and_lifts_the_ban() {
+    let bed = Testbed::start_with(six_in_the_us()).await.unwrap();
+    let gateway = Gateway::start(&bed, "[[routes]]\nname = \"german\"\nselector = \"de\"\nport = 20001\n").await;
+    gateway.wait_tested(bed.network.exits().len()).await;
+    let german = ask(&bed, &gateway, 20001);
+    let address = german.by(Way::Socks5).await.seen.unwrap();
+    let body = format!(r#"{{"site": "www.echo.test", "exit": "{address}", "for": "2h", "why": "captcha"}}"#);
+    let made = gateway.post("/bans", &body).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    let refused = german.by(Way::Socks5).await.seen.unwrap_err();
+    assert!(refused.starts_with("socks 3"), "the only German exit is banned: {refused}");
+    let other = Ask { host: "other-site.test".into(), ..ask(&bed, &gateway, 20001) };
+    assert_eq!(other.by(Way::Socks5).await.seen.unwrap(), address, "other sites are not concerned");
+    let listed: Value = serde_json::from_str(&gateway.ask(&[], "/bans?site=echo.test").await.body).unwrap();
+    assert_eq!((&listed["total"], &listed["bans"][0]["ip"]), (&1.into(), &address.clone().into()), "{listed}");
+    let lifted = gateway.ask(&["-X", "DELETE"], &format!("/bans/echo.test/{address}")).await;
+    assert_eq!((lifted.status, lifted.body.contains("\"lifted\":1")), (200, true), "{}", lifted.body);
+    assert_eq!(german.by(Way::Socks5).await.seen.unwrap(), address);
+    assert_eq!(gateway.ask(&["-X", "DELETE"], "/bans/echo.test").await.status, 404);
+}

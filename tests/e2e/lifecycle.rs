@@ -100,3 +100,43 @@ async fn a_reload_is_all_or_nothing_and_a_taken_port_is_said() {
     assert_eq!(taken.status.code(), Some(69), "{said}");
     assert!(said.contains(&gateway.addr().to_string()) && said.contains("in use"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_fails_first_and_the_api_answers_until_the_last_tunnel_ends() {
+    let bed = Testbed::start().await.unwrap();
+    let mut gateway = Gateway::start(&bed, "lifecycle.drain_delay = \"3s\"\nlifecycle.drain = \"1h\"").await;
+    let api = format!("http://{}", gateway.port(8080));
+    let ready = || async { curl(&[&format!("{api}/ready")]).await };
+    assert_eq!(ready().await.status, 200);
+    let mut held = open_tunnel(&gateway, &bed).await;
+    gateway.signal("TERM");
+    let draining = until(&ready, |got| got.status == 503).await;
+    assert!(
+        draining.body.contains("\"draining\":true") && draining.body.contains("\"ready\":false"),
+        "{}",
+        draining.body
+    );
+    // The ports still take connections, because a load balancer needs time to see the answer of /ready.
+    let page = bed.web.http("echo.test", "/ip");
+    let late = curl(&["-x", &format!("http://any@{}", gateway.addr()), &page]).await;
+    assert_eq!(late.status, 200, "{}", late.errors);
+
+    let at = gateway.addr();
+    let _ = until(|| TcpStream::connect(at), Result::is_err).await;
+    assert!(TcpStream::connect(at).await.is_err(), "the port still accepts while draining");
+    assert_eq!(ready().await.status, 503, "the API answers while the tunnel is open");
+    let metrics = curl(&[&format!("{api}/metrics")]).await;
+    assert!(metrics.status == 200 && metrics.body.contains("exitgate_connections_open"), "{}", metrics.errors);
+    let json = ["-H", "Content-Type: application/json"];
+    let proxies = format!("{api}/proxies");
+    let refused = curl(&["-X", "POST", json[0], json[1], "-d", "{\"selector\": \"us\"}", &proxies]).await;
+    assert_eq!((refused.status, refused.body.contains("\"draining\"")), (503, true), "{}", refused.body);
+
+    held.write_all(b"GET /ip HTTP/1.1\r\nHost: echo.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    held.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "the tunnel was cut: {}", String::from_utf8_lossy(&answer));
+    drop(held);
+    assert_eq!(gateway.ended().await.code(), Some(0));
+    assert_ne!(ready().await.code, 0, "the API is gone");
+}

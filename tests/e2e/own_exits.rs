@@ -170,7 +170,6 @@ async fn own_proxies_of_every_protocol_are_exits_like_others() {
     assert!(unknown.status == 400 && unknown.body.contains("sources.upstream"), "{}", unknown.body);
     assert_eq!(json(&gateway.api("/ready").await)["sources"]["acme"]["usable"], 5);
 
-    // Each proxy carried at most two requests of checks: one echo and one canary.
     // The file changes, and the exits follow.
     bed.file("proxies.txt", &line("http", &all[0].1));
     let got = until(exits, |got| json(got)["total"] == 1).await;

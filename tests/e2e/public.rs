@@ -1,5 +1,7 @@
 //! Public proxies: what the shipped binary finds out about them, and what it does with those that work.
 
+mod coming_from;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -21,34 +21,38 @@ use crate::gateway::PATIENCE;
 const KILLS: u32 = 12;
 
 /// `EXITGATE_KILLS` says another number: each costs two starts of a gateway.
-fn kills() -> u32 {
+pub fn kills() -> u32 {
     std::env::var("EXITGATE_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS)
 }
 
 /// A gateway without Tor; killed when dropped.
-struct Bare {
+pub struct Bare {
     child: Child,
-    ip: Ipv4Addr,
+    pub ip: Ipv4Addr,
     log: Arc<Mutex<String>>,
 }
 
 /// One answer of the API.
-struct Said {
-    status: u16,
-    body: String,
+pub struct Said {
+    pub status: u16,
+    pub body: String,
 }
 
 impl Said {
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {} {}", self.status, self.body))
     }
 }
 
 fn config(sandbox: &Sandbox) -> PathBuf {
+    config_with(sandbox, "")
+}
+
+fn config_with(sandbox: &Sandbox, more: &str) -> PathBuf {
     let (ip, path) = (sandbox.ip(200, 1), sandbox.folder().join("exitgate.toml"));
     let text = format!(
         "data_dir = {:?}\ngateway.listen = \"{ip}:1080\"\ngateway.route_bind = \"{ip}\"\ngateway.allow_direct = true\n\
-         gateway.allow_private_targets = true\napi.listen = \"{ip}:8080\"\ntor.enabled = false\nlog.format = \"human\"\n",
+         gateway.allow_private_targets = true\napi.listen = \"{ip}:8080\"\ntor.enabled = false\nlog.format = \"human\"\n{more}",
         sandbox.folder().join("data"),
     );
     fs::write(&path, text).unwrap();
@@ -61,9 +65,14 @@ fn database(sandbox: &Sandbox) -> PathBuf {
 
 impl Bare {
     fn start(sandbox: &Sandbox) -> Self {
+        Self::start_with(sandbox, "")
+    }
+
+    /// Starts one with these lines at the end of its configuration.
+    pub fn start_with(sandbox: &Sandbox, more: &str) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_exitgate"))
             .args(["serve", "--config"])
-            .arg(config(sandbox))
+            .arg(config_with(sandbox, more))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -83,12 +92,12 @@ impl Bare {
         gateway
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
     /// Waits for something to become true.
-    fn until(&self, is: impl Fn(&Self) -> bool) -> bool {
+    pub fn until(&self, is: impl Fn(&Self) -> bool) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if is(self) {
@@ -100,7 +109,7 @@ impl Bare {
     }
 
     /// One request; nothing if the gateway died over it.
-    fn try_ask(&self, method: &str, path: &str, body: &str) -> Option<Said> {
+    pub fn try_ask(&self, method: &str, path: &str, body: &str) -> Option<Said> {
         let mut stream = TcpStream::connect((self.ip, 8080)).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         let request = format!(
@@ -116,7 +125,7 @@ impl Bare {
         Some(Said { status, body: body.to_owned() })
     }
 
-    fn ask(&self, method: &str, path: &str, body: &str) -> Said {
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> Said {
         self.try_ask(method, path, body).unwrap_or_else(|| panic!("{method} {path}: no answer\n{}", self.log()))
     }
 
@@ -130,7 +139,7 @@ impl Bare {
         list.iter().map(|proxy| proxy["name"].as_str().unwrap().to_owned()).collect()
     }
 
-    fn metric(&self, name: &str) -> f64 {
+    pub fn metric(&self, name: &str) -> f64 {
         let text = self.ask("GET", "/metrics", "").body;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("{name} is not in {text}"))
@@ -162,7 +171,7 @@ impl Bare {
     }
 
     /// SIGKILL.
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -31,6 +31,8 @@ const CASES = [
   { alert: "ExitgateStoreFailing", fires: { [`exitgate_store_failing{${HERE}}`]: "1x10" }, quiet: { [`exitgate_store_failing{${HERE}}`]: "0x10" } },
   { alert: "ExitgatePanic", fires: { [`exitgate_task_panics_total{${HERE}}`]: "0x3 1x10" }, quiet: { [`exitgate_task_panics_total{${HERE}}`]: "5x10" } },
   { alert: "ExitgateFilesShort", fires: { [`process_open_fds{${HERE}}`]: "900x10", [`process_max_fds{${HERE}}`]: "1024x10" }, quiet: { [`process_open_fds{${HERE}}`]: "90x10", [`process_max_fds{${HERE}}`]: "1024x10" } },
+  { alert: "ExitgateBudgetNear", fires: { [`exitgate_key_budgets{${HERE}, state="near"}`]: "1x10" }, quiet: { [`exitgate_key_budgets{${HERE}, state="near"}`]: "0x10", [`exitgate_key_budgets{${HERE}, state="spent"}`]: "1x10" } },
+  { alert: "ExitgateBudgetSpent", fires: { [`exitgate_key_budgets{${HERE}, state="spent"}`]: "1x10" }, quiet: { [`exitgate_key_budgets{${HERE}, state="spent"}`]: "0x10", [`exitgate_key_budgets{${HERE}, state="near"}`]: "1x10" } },
   { alert: "ExitgateGuessing", at: "15m", fires: { [`exitgate_requests_total{${HERE}, outcome="auth_wrong"}`]: "0+120x30" }, quiet: { [`exitgate_requests_total{${HERE}, outcome="auth_wrong"}`]: "0+6x30" } },
 ];
 

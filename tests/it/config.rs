@@ -221,7 +221,8 @@ fn the_command_line_explains_itself() {
     assert_eq!(code, Some(0));
     insta::assert_snapshot!("help", help);
     for command in [
-        &["serve"][..],
+        &["init"][..],
+        &["serve"],
         &["check-config"],
         &["reload"],
         &["health"],
@@ -240,6 +241,9 @@ fn the_command_line_explains_itself() {
         &["exits"],
         &["engines"],
         &["sources"],
+        &["bans", "list"],
+        &["bans", "add"],
+        &["bans", "lift"],
         &["connections"],
         &["why"],
         &["man"],

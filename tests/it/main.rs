@@ -5,6 +5,7 @@ mod architecture;
 mod check;
 mod config;
 mod fuzz;
+mod keys;
 mod pointers;
 mod public;
 mod reference;

@@ -49,6 +49,7 @@ impl Decisions {
     pub fn decide(&mut self, username: &str) {
         let Ok(wish) = self.routes.resolve(black_box(username), None) else { return };
         let target = Target { host: Host::Name("shop.example".into()), port: 443 };
+        let Ok(wish) = self.routes.for_target(wish, &target.host, Some(target.port)) else { return };
         let ask = Ask { wish: &wish, key: "", target: &target, now: START, avoid: &[], plain: false };
         let view = View { catalog: &self.catalog, routes: &self.routes, bans: &self.bans };
         drop(black_box(decide(view, &self.memory, &ask, &mut self.rng)));

@@ -5,7 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 import pickle
 import random
+import threading
 import zoneinfo
+from typing import Any
 
 import pytest
 from conftest import Scripted, Site
@@ -122,8 +124,26 @@ def test_threads_share_a_gateway(gateway: Gateway) -> None:
         return session.choose()["id"] == (session.exit() or {}).get("id")
 
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        assert sum(pool.map(one, range(80))) >= 75, "two threads may choose for the same session at the same time"
+        assert all(pool.map(one, range(80))), "a thread got an exit that another thread has moved the session away from"
     assert len(gateway._gate._idle) <= 8
+
+
+def test_simultaneous_first_uses_of_a_session_get_one_exit(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, rotations, rotate = threading.Barrier(8), [], gateway.rotate
+
+    def counted(*args: Any, **options: Any) -> Any:
+        rotations.append(args)
+        return rotate(*args, **options)
+
+    def one(_: int) -> str:
+        session = gateway.session("any", f"first.{gateway.host}")
+        start.wait(30)
+        return session.choose()["id"]
+
+    monkeypatch.setattr(gateway, "rotate", counted)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(one, range(8)))) == 1
+    assert len(rotations) == 1, "a second rotation can move the session away from the exit that the first one returned"
 
 
 def test_only_the_first_of_several_changes_the_name() -> None:

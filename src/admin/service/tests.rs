@@ -6,6 +6,7 @@ use super::super::restore::restored;
 use super::*;
 use crate::config::Config;
 use crate::exit::country::Country;
+use crate::exit::identity::Identities;
 use crate::exit::{ExitId, Fingerprint, Listing, Source, Verdict};
 use crate::gateway::outbound::rotate::Proof;
 use crate::gateway::outbound::{Outbound, Parts, RefusalReporter, Terms, Times};
@@ -49,6 +50,7 @@ impl TestService {
             limits: Limits::new(Vec::new(), Amounts::default(), damping),
             tor: None,
             terms: terms(&own),
+            identities: Identities::default(),
             refusals: RefusalReporter::new(reports),
             verify: Arc::new(|_| Box::pin(async { Proof::Not("nothing is tested here".to_owned()) })),
             stopping: watch::channel(false).1,
@@ -304,4 +306,78 @@ async fn routes_are_restored_and_closed_ports_are_tried_again() {
     drop(other);
     routes.service.tick().await;
     assert!(routes.service.closed_ports.borrow().is_empty() && routes.listens(20000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_are_stored_and_lead_only_to_routes_that_exist() {
+    let mut it = TestService::new(21).await;
+    let rules =
+        |to: &str| json!([{"host": "*.shop.example", "use": "us-strict"}, {"host": "dear.example", "route": to}]);
+    let field = |error: RouteError| match error {
+        RouteError::BadField(bad) => bad.to_string(),
+        other => panic!("{other}"),
+    };
+    let refused = it.create(json!({"name": "shop", "selector": "any", "rules": rules("dear")})).await.unwrap_err();
+    assert_eq!(field(refused), "`rules[1].route` is `dear`, and there is no route with this name; see /proxies");
+    let own = it.create(json!({"name": "shop", "selector": "any", "rules": rules("shop")})).await.unwrap_err();
+    assert_eq!(field(own), "`rules[1].route` leads back to its own route: shop -> shop");
+    it.create(json!({"name": "dear", "selector": "us"})).await.unwrap();
+    it.create(json!({"name": "shop", "selector": "any", "rules": rules("dear")})).await.unwrap();
+    let back = it.change("dear", json!({"rules": [{"host": "*", "route": "shop"}]})).await.unwrap_err();
+    assert_eq!(field(back), "`rules[0].route` leads back to its own route: dear -> shop -> dear");
+    it.change("dear", json!({"rules": [{"port": 25, "refuse": true}]})).await.unwrap();
+
+    let in_use = it.service.check_unused("dear").unwrap_err().to_string();
+    assert_eq!(in_use, "rules of `shop` lead to the route `dear`; change these rules first");
+    it.service.check_unused("shop").unwrap();
+    let before = it.service.state.load().routes.clone();
+    let rules = it.service.rules.load_full();
+    let (stored, _) = it.stored().await;
+    let after = restored(&stored, RouteTable::new(Words::default(), Policy::default()), &rules);
+    for name in ["shop", "dear"] {
+        let of = |table: &RouteTable| table.get(name).unwrap().route.policy.rules.clone();
+        assert!(!of(&before).is_empty() && of(&before) == of(&after), "{name}: {:?}", of(&after));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_rules_ends_the_pins_that_no_rule_has_any_more() {
+    let mut it = TestService::new(22).await;
+    let rule = |selector: &str| json!({"rules": [{"host": "a.example", "use": selector}]});
+    it.create(json!({"name": "shop", "selector": "us", "rules": rule("us-strict")["rules"]})).await.unwrap();
+    let pins = |it: &TestService| {
+        let pins = it.service.state.memory().pins().list(it.service.state.now());
+        pins.iter().map(|pin| pin.holder.scope.to_string()).collect::<Vec<_>>()
+    };
+    let target: Target = "a.example:443".parse().unwrap();
+    let snapshot = it.service.state.snapshot();
+    let wish = snapshot.routes.resolve("shop", None).unwrap();
+    let wish = snapshot.routes.for_target(wish, &target.host, Some(443)).unwrap();
+    let ask = Ask { wish: &wish, key: "", target: &target, now: it.service.state.now(), avoid: &[], plain: false };
+    route::decide(snapshot.view(), it.service.state.memory(), &ask, &mut rand::rng()).unwrap();
+    assert_eq!(pins(&it), ["shop:us-strict"]);
+    it.change("shop", json!({"pool": 2})).await.unwrap();
+    assert_eq!(pins(&it), ["shop:us-strict"], "the rule is as before");
+    it.change("shop", rule("de-strict")).await.unwrap();
+    assert_eq!(pins(&it), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn source_and_fallback_are_set_changed_and_restored() {
+    let mut it = TestService::new(23).await;
+    let body = json!({"name": "shop", "selector": "us", "source": ["tor", "public"], "fallback": true});
+    it.create(body).await.unwrap();
+    let policy = |it: &TestService| it.service.state.load().routes.get("shop").unwrap().route.policy.clone();
+    assert_eq!((policy(&it).sources.clone(), policy(&it).fallback), (vec![Source::Tor, Source::Public], true));
+    it.change("shop", json!({"source": ["public", "tor"]})).await.unwrap();
+    assert_eq!((policy(&it).sources.clone(), policy(&it).fallback), (vec![Source::Public, Source::Tor], true));
+    let refused = it.change("shop", json!({"source": null})).await.unwrap_err().to_string();
+    assert_eq!(refused, "`fallback` needs two or more sources in `source`, the preferred one first");
+    it.change("shop", json!({"source": null, "fallback": null})).await.unwrap();
+    assert_eq!((policy(&it).sources.len(), policy(&it).fallback), (0, false));
+    it.change("shop", json!({"source": ["tor", "public"]})).await.unwrap();
+    let rules = it.service.rules.load_full();
+    let (stored, _) = it.stored().await;
+    let after = restored(&stored, RouteTable::new(Words::default(), Policy::default()), &rules);
+    assert_eq!(after.get("shop").unwrap().route.policy.sources, [Source::Tor, Source::Public]);
 }

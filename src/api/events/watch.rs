@@ -8,7 +8,9 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::super::timestamp::Timestamp;
 use super::super::{Wiring, engines, sources};
+use crate::admin::keys::{KeyChange, KeyEvent};
 use crate::lifecycle::Tasks;
+use crate::limit::Level;
 use crate::route::pinned::Pinned;
 use crate::route::table::RouteTable;
 use crate::route::{Event, Holder, event::Cause};
@@ -22,7 +24,7 @@ type Statuses = BTreeMap<String, String>;
 
 /// Writes events into the journal until the gateway stops.
 pub(in crate::api) async fn watch(wiring: Wiring, tasks: Tasks) {
-    let mut events = wiring.state.events();
+    let (mut events, mut keys) = (wiring.state.events(), wiring.keys.events());
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut previous = Previous::new(&wiring);
@@ -32,6 +34,16 @@ pub(in crate::api) async fn watch(wiring: Wiring, tasks: Tasks) {
             event = events.recv() => match event {
                 Ok(event) => {
                     let (kind, data) = entry(&event);
+                    wiring.journal.write(wiring.state.now(), kind, data);
+                }
+                Err(RecvError::Lagged(count)) => {
+                    wiring.journal.write(wiring.state.now(), "missed", json!({ "events": count }));
+                }
+                Err(RecvError::Closed) => return,
+            },
+            event = keys.recv() => match event {
+                Ok(event) => {
+                    let (kind, data) = key_entry(&event);
                     wiring.journal.write(wiring.state.now(), kind, data);
                 }
                 Err(RecvError::Lagged(count)) => {
@@ -160,11 +172,32 @@ fn entry(event: &Event) -> (&'static str, Value) {
             let (site, exit) = (site.as_str(), exit.to_string());
             ("ban.made", json!({ "site": site, "exit": exit, "until": Timestamp(*until), "why": &**why }))
         }
+        Event::BanLifted { site, exit } => ("ban.lifted", json!({ "site": site.as_str(), "exit": exit.to_string() })),
         Event::Suspended { check, pardoned } => ("check.suspended", json!({ "check": &**check, "pardoned": pardoned })),
         Event::Resumed { check } => ("check.resumed", json!({ "check": &**check })),
     };
     data["text"] = json!(event.to_string());
     (kind, data)
+}
+
+fn key_entry(KeyEvent { key, what }: &KeyEvent) -> (&'static str, Value) {
+    let (kind, text) = match what {
+        KeyChange::Created => ("key.created", format!("the key {key} was created")),
+        KeyChange::Changed => ("key.changed", format!("the key {key} was changed")),
+        KeyChange::Deleted => ("key.deleted", format!("the key {key} was deleted")),
+        KeyChange::Expired => ("key.expired", format!("the key {key} has expired")),
+        KeyChange::Budget { source, level } => {
+            let of = source.as_deref().map(|source| format!(" for the source {source}")).unwrap_or_default();
+            let text = match level {
+                Level::Fine => format!("the budget of the key {key}{of} can be used again"),
+                Level::Near => format!("80 % of a budget of the key {key}{of} are used"),
+                Level::Spent => format!("a budget of the key {key}{of} is used up"),
+            };
+            let data = json!({ "key": &**key, "source": source.as_deref(), "level": level.as_str(), "text": text });
+            return ("key.budget", data);
+        }
+    };
+    (kind, json!({ "key": &**key, "text": text }))
 }
 
 fn of_pin(holder: &Holder, mut data: Value) -> Value {

@@ -15,6 +15,7 @@ use super::super::Wiring;
 use super::super::error::ApiError;
 use super::super::extract::bad_query;
 use crate::exit::Moment;
+use crate::net::Host;
 use crate::route::table::Wish;
 use crate::route::{Holder, Memory};
 use crate::state::Snapshot;
@@ -28,6 +29,8 @@ pub(in crate::api) struct OwnerQuery {
     pub(super) session: Option<String>,
     /// The name of the client's key, where there are keys.
     pub(super) key: Option<String>,
+    /// A target's host: the rules of the route apply to it, as to a connection to its port 443.
+    pub(super) host: Option<String>,
 }
 
 /// The selector in a URL, and the name of the client key that owns the pin or session. The name is empty if the URL
@@ -40,11 +43,22 @@ pub(super) struct Owned {
 pub(super) fn resolve(wiring: &Wiring, route: &str, query: &OwnerQuery) -> Result<Owned, ApiError> {
     let snapshot = wiring.state.snapshot();
     let wish = wish(&snapshot, route, query.session.as_deref())?;
+    let wish = match &query.host {
+        Some(host) => for_host(&snapshot, wish, host)?,
+        None => wish,
+    };
     let key = match &query.key {
         Some(key) => key.as_str().into(),
         None => only_key(wiring.state.memory(), &wish, wiring.state.now())?,
     };
     Ok(Owned { wish, key })
+}
+
+/// Applies the rules of the route to a connection to port 443 of this host.
+fn for_host(snapshot: &Snapshot, wish: Wish, host: &str) -> Result<Wish, ApiError> {
+    let bad = |why: String| bad_query(why).with(json!({ "field": "host" }));
+    let host = Host::parse(host).map_err(|why| bad(format!("`host`: {why}")))?;
+    snapshot.routes.for_target(wish, &host, Some(443)).map_err(|refused| bad(refused.to_string()))
 }
 
 pub(super) fn wish(snapshot: &Snapshot, route: &str, session: Option<&str>) -> Result<Wish, ApiError> {
@@ -54,6 +68,10 @@ pub(super) fn wish(snapshot: &Snapshot, route: &str, session: Option<&str>) -> R
     if let Some(entry) = named {
         let wish = routes.resolve(session.as_deref().unwrap_or_default(), Some(entry.route.name.as_str()));
         return wish.map_err(|bad| bad_query(bad.to_string()).with(json!({ "field": "session" })));
+    }
+    // A pin or session of a rule has the scope `route:selector`, which answers and refusals show.
+    if let Some(wish) = route.contains(':').then(|| routes.resolve_scope(route)).flatten() {
+        return Ok(wish);
     }
     let unknown = |why: String| {
         let text: String = route.chars().take(64).collect();
@@ -106,6 +124,21 @@ mod tests {
         assert_eq!(scope("us", Some("a1")).unwrap(), "us");
         assert_eq!(scope("nowhere", None).unwrap_err().code(), "not_found");
         assert_eq!(scope("us", Some("a b")).unwrap_err().code(), "bad_query");
+    }
+
+    #[test]
+    fn the_rules_of_a_route_apply_to_a_host_and_a_scope_of_a_rule_is_accepted() {
+        let mut snapshot = fixture::snapshot(&["US", "US", "DE"]);
+        fixture::add_route_with_rules(&mut snapshot);
+        let shop = |session| wish(&snapshot, "shop", session).unwrap();
+        let ruled = for_host(&snapshot, shop(Some("a")), "www.shop.example").unwrap();
+        let session = ruled.selector.session.as_ref().map(ToString::to_string);
+        assert_eq!((&*ruled.scope, session.as_deref()), ("shop:us", Some("a")));
+        assert_eq!(&*for_host(&snapshot, shop(None), "other.example").unwrap().scope, "shop");
+        assert_eq!(for_host(&snapshot, shop(None), "bad.example").unwrap_err().code(), "bad_query");
+        assert_eq!(for_host(&snapshot, shop(None), "a b").unwrap_err().code(), "bad_query");
+        assert_eq!(&*wish(&snapshot, "shop:us", None).unwrap().scope, "shop:us");
+        assert_eq!(wish(&snapshot, "shop:fr", None).unwrap_err().code(), "not_found");
     }
 
     #[test]

@@ -29,6 +29,7 @@ impl From<RouteError> for ApiError {
             RouteError::NoExit { funnel, .. } => {
                 (StatusCode::CONFLICT, "no_exit", json!({ "funnel": funnel_steps(funnel) }))
             }
+            RouteError::InUse { .. } => (StatusCode::CONFLICT, "route_in_use", json!({})),
             RouteError::Busy => return Self::too_much("too_many_orders", error.to_string(), 1),
             RouteError::DiskHangs => (StatusCode::SERVICE_UNAVAILABLE, "disk_hangs", json!({})),
             RouteError::Internal => return Self::internal("an order for a route failed"),

@@ -157,7 +157,10 @@ pub(in crate::api) async fn report(
 ) -> Result<Response, ApiError> {
     let Report { site, exit, session, key, outcome } = read(&fields)?;
     let host = Host::parse(&site).map_err(|why| BadField::new("site", format!("is no host: {why}")))?;
-    let Owned { wish, key } = owner::resolve(&wiring, &route, &OwnerQuery { session, key })?;
+    // The rules of the route decide which exit served the site. If a rule refuses the site, the route itself counts.
+    let query = OwnerQuery { session, key, host: Some(site) };
+    let Owned { wish, key } = owner::resolve(&wiring, &route, &query)
+        .or_else(|_| owner::resolve(&wiring, &route, &OwnerQuery { host: None, ..query }))?;
     let banned = wiring.outbound.report(&key, &wish, &host, exit.as_deref(), outcome.as_deref()).await;
     let banned = banned.map_err(|fault| match fault {
         ReportFault::UnknownExit(_) => BadField::new("exit", "names no known exit; GET /exits lists them").into(),
@@ -208,7 +211,7 @@ pub(in crate::api) async fn last(
     let (memory, now) = (wiring.state.memory(), wiring.state.now());
     let holder = HolderRef { key: &key, scope: &wish.scope, session: wish.selector.session.as_ref() };
     let strict = wish.selector.mode == Mode::Strict;
-    let pin = || memory.pins().of(holder, now).map(|pin| ("pin", pin.exit, Some(pin.ip.into())));
+    let pin = || memory.pins().of(holder, now).map(|pin| ("pin", pin.exit, Some(pin.ip)));
     let session = || memory.sessions().of(holder, now).map(|exit| ("session", exit, None));
     let found = match (strict, holder.session) {
         (true, _) => pin(),

@@ -12,16 +12,17 @@ use utoipa::ToSchema;
 
 use super::super::Wiring;
 use super::super::timestamp::Timestamp;
+use super::examples::{Examples, Urls, urls};
 use super::host::host;
 use super::{Page, nowhere};
-use crate::admin::{DurationOrNever, HumanDuration, RouteRules, no_exit_reason};
+use crate::admin::{DurationOrNever, HumanDuration, RouteRules, RuleSpec, no_exit_reason};
 use crate::exit::{ExitId, Moment};
 use crate::gateway::outbound::Outbound;
 use crate::route::pin::PinRecord;
 use crate::route::policy::{Auth, Engine};
 use crate::route::pool::{Member, Pool};
 use crate::route::selector::Mode;
-use crate::route::table::{Entry, Origin};
+use crate::route::table::{Entry, Origin, Route};
 use crate::route::{self, Ask, Policy};
 use crate::state::{Snapshot, State};
 
@@ -55,6 +56,10 @@ pub(in crate::api) struct Proxy {
     /// Why no exit serves the route yet, with the number of exits that are left after each condition; null if one does.
     missing: Option<String>,
     policy: PolicyShown,
+    /// The number of rules by destination.
+    rule_count: usize,
+    /// The rules by destination, in order; null in lists of several routes.
+    rules: Option<Vec<RuleSpec>>,
     live: Live,
     examples: Option<Examples>,
     urls: Option<Urls>,
@@ -76,7 +81,7 @@ struct PoolShown {
 struct Pinned {
     id: String,
     #[schema(value_type = String)]
-    ip: std::net::Ipv4Addr,
+    ip: std::net::IpAddr,
 }
 
 /// The policy of a route beside its selector.
@@ -88,6 +93,10 @@ struct PolicyShown {
     engine: &'static str,
     /// Which streams of a client may share circuits: those of the same `key`, `session` or `target`.
     isolation: &'static str,
+    /// The sources of exits, in order of preference.
+    source: Vec<&'static str>,
+    /// A later source is used only while the earlier ones have no exit.
+    fallback: bool,
     /// The interval in seconds.
     #[schema(value_type = Option<u64>)]
     rotate_every: Option<HumanDuration>,
@@ -112,23 +121,6 @@ struct Live {
     /// Bytes per second.
     rate_up: u64,
     rate_down: u64,
-}
-
-/// Lines to paste. They ask the page of `api.example_url`.
-#[derive(Debug, Serialize, ToSchema)]
-struct Examples {
-    /// The page that the lines ask.
-    url: String,
-    curl: String,
-    python: String,
-    playwright: String,
-}
-
-/// The proxy URLs of a route for clients.
-#[derive(Debug, Serialize, ToSchema)]
-struct Urls {
-    socks5: String,
-    http: String,
 }
 
 /// A page of routes.
@@ -247,11 +239,19 @@ impl RouteView {
                 None => "open",
             },
             missing,
-            policy: PolicyShown::of(&route.policy),
+            policy: PolicyShown::of(route),
+            rule_count: route.policy.rules.as_slice().len(),
+            rules: None,
             live: self.live(name),
             examples: urls.as_ref().map(|urls| Examples::of(urls, &self.rules.example_url)),
             urls,
         }
+    }
+
+    /// Returns one route with its rules.
+    pub(super) fn whole(&self, entry: &Entry) -> Proxy {
+        let rules = entry.route.policy.rules.as_slice().iter().map(RuleSpec::of).collect();
+        Proxy { rules: Some(rules), ..self.one(entry) }
     }
 
     /// Returns why no exit serves the route. Returns `None` if one does, or if the route has a pin, which then decides.
@@ -336,7 +336,8 @@ fn summary(mode: Mode, pool: &PoolShown, exit: Option<&Pinned>) -> String {
 }
 
 impl PolicyShown {
-    fn of(policy: &Policy) -> Self {
+    fn of(route: &Route) -> Self {
+        let policy = &route.policy;
         Self {
             exclusive: policy.exclusive,
             hops: policy.hops,
@@ -346,6 +347,8 @@ impl PolicyShown {
                 Engine::Own => "own",
             },
             isolation: policy.isolation.as_str(),
+            source: policy.sources(&route.selector).iter().map(|source| source.as_str()).collect(),
+            fallback: policy.fallback,
             rotate_every: policy.rotate_every.map(HumanDuration),
             repin_after: DurationOrNever(policy.repin_after),
             allow: policy.allow.iter().map(ToString::to_string).collect(),
@@ -353,61 +356,9 @@ impl PolicyShown {
     }
 }
 
-impl Examples {
-    fn of(urls: &Urls, url: &str) -> Self {
-        let Urls { socks5, http } = urls;
-        Self {
-            url: url.to_owned(),
-            curl: format!("curl -x {socks5} {url}"),
-            python: format!("requests.get(\"{url}\", proxies={{\"http\": \"{http}\", \"https\": \"{http}\"}})"),
-            playwright: playwright(http),
-        }
-    }
-}
-
-/// Returns an example for Playwright. Playwright does not read a login from the proxy's URL but needs the username and
-/// the password as separate fields.
-fn playwright(http: &str) -> String {
-    let (server, login) = match http.strip_prefix("http://").and_then(|rest| rest.rsplit_once('@')) {
-        Some((login, address)) => {
-            let (username, password) = login.split_once(':').unwrap_or((login, ""));
-            (format!("http://{address}"), format!(", username: \"{username}\", password: \"{password}\""))
-        }
-        None => (http.to_owned(), String::new()),
-    };
-    format!("await chromium.launch({{ proxy: {{ server: \"{server}\"{login} }} }})")
-}
-
-/// Returns the proxy URLs for a port. If the port requires a key, `username` is the route's name, and the text
-/// `YOUR_KEY` stands for the key. The key itself is never shown.
-fn urls(host: &str, port: u16, username: Option<&str>) -> Urls {
-    let login = username.map_or(String::new(), |name| format!("{name}:YOUR_KEY@"));
-    Urls { socks5: format!("socks5h://{login}{host}:{port}"), http: format!("http://{login}{host}:{port}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn urls_name_the_route_and_never_the_key() {
-        let Urls { socks5, http } = urls("[::1]", 20_001, Some("shop"));
-        assert_eq!((&*socks5, &*http), ("socks5h://shop:YOUR_KEY@[::1]:20001", "http://shop:YOUR_KEY@[::1]:20001"));
-        assert_eq!(urls("127.0.0.1", 1, None).http, "http://127.0.0.1:1");
-    }
-
-    #[test]
-    fn examples_ask_the_configured_page_and_give_playwright_its_login() {
-        let examples = |username| Examples::of(&urls("127.0.0.1", 20_001, username), "https://echo.example/ip");
-        let keyed = examples(Some("shop"));
-        assert_eq!(keyed.curl, "curl -x socks5h://shop:YOUR_KEY@127.0.0.1:20001 https://echo.example/ip");
-        assert_eq!(
-            keyed.playwright,
-            "await chromium.launch({ proxy: { server: \"http://127.0.0.1:20001\", username: \"shop\", password: \"YOUR_KEY\" } })"
-        );
-        let open = examples(None).playwright;
-        assert_eq!(open, "await chromium.launch({ proxy: { server: \"http://127.0.0.1:20001\" } })");
-    }
 
     #[test]
     fn a_strict_route_has_one_address_chosen_or_not() {

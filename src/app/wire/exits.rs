@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::workers::{ExitWorkers, WorkerInputs};
-use super::{lists, settings, upstream};
+use super::{lists, own, settings, upstream};
 use crate::api::{Readiness, SourceReadiness};
 use crate::app::StartError;
 use crate::check::{self, Tester, TorExitDialer};
@@ -29,13 +29,15 @@ use crate::tor::Tor;
 /// Starts the sources, the testers, and the worker that creates bans.
 pub(super) async fn start(mut inputs: WorkerInputs<'_>) -> Result<ExitWorkers, StartError> {
     let WorkerInputs { config, tasks, state, .. } = inputs;
-    if config.gateway.allow_direct {
-        list_direct(state).await?;
-    }
     let closed = mpsc::channel(1).1;
     let reported = std::mem::replace(&mut inputs.reported, closed);
     start_bans(tasks, state.clone(), config.check.ban_for, reported);
     let mut started = ExitWorkers::default();
+    if config.gateway.allow_direct && !config.sources.direct.addresses.is_empty() {
+        own::start(&mut inputs, &mut started).await?;
+    } else if config.gateway.allow_direct {
+        list_direct(state).await?;
+    }
     if config.sources.any_public() {
         lists::start(&mut inputs, &mut started)?;
     }
@@ -86,13 +88,13 @@ fn start_tester(
 /// Returns a function that checks an exit immediately. Rotations call it before they switch to the exit.
 pub(super) fn verify(workers: &ExitWorkers) -> Verify {
     let (tester, public_tester) = (workers.tester.clone(), workers.public_tester.clone());
-    let upstream_tester = workers.upstream_tester.clone();
+    let (own_tester, upstream_tester) = (workers.own_tester.clone(), workers.upstream_tester.clone());
     Arc::new(move |exit| {
         let (public_tester, dialed) = match exit.source() {
             Source::Tor => (None, tester.clone()),
             Source::Upstream(_) => (None, upstream_tester.clone()),
             Source::Public => (public_tester.clone(), None),
-            Source::Direct => (None, None),
+            Source::Direct => (None, own_tester.clone()),
         };
         Box::pin(async move {
             let checked = match (public_tester, dialed) {
@@ -190,10 +192,15 @@ pub(super) fn readiness(
         sources.insert(source.as_str(), SourceReadiness { ready, usable, reason });
     }
     if direct {
-        let reason = "this machine's own address".to_owned();
-        sources.insert(Source::Direct.as_str(), SourceReadiness { ready: true, usable: 1, reason });
+        let (known, usable) = counts.get(&Source::Direct).copied().unwrap_or_default();
+        let reason = match (snapshot.catalog.get(&ExitId::Direct), known, usable) {
+            (Some(_), ..) => "this machine's own address".to_owned(),
+            (None, known, 0) => format!("none of {known} own addresses has passed a check yet"),
+            (None, known, usable) => format!("{usable} of {known} own addresses"),
+        };
+        sources.insert(Source::Direct.as_str(), SourceReadiness { ready: usable > 0, usable, reason });
     }
-    Readiness { ready: sources.values().any(|source| source.ready), sources }
+    Readiness { ready: sources.values().any(|source| source.ready), draining: false, sources }
 }
 
 fn of_tor(tor: &Tor, known: usize, usable: usize) -> SourceReadiness {

@@ -68,7 +68,7 @@ fn known(config: &Config, loaded: &Loaded, geoip: &GeoIp, now: Moment) -> HashMa
 
 fn catalog(config: &Config, exits: Vec<store::Exit>, mut known: HashMap<ExitId, Known>) -> Catalog {
     let mut edit = Catalog::default().edit();
-    for exit in exits.into_iter().filter(|exit| is_enabled(config, exit.listing.id.source())) {
+    for exit in exits.into_iter().filter(|exit| is_enabled(config, &exit.listing.id)) {
         let id = exit.listing.id.clone();
         let mut listing = exit.listing;
         if let Source::Upstream(_) = id.source() {
@@ -123,12 +123,14 @@ fn of_public(public: &Public, geoip: &GeoIp) -> Known {
     known
 }
 
-fn is_enabled(config: &Config, source: Source) -> bool {
-    match source {
-        Source::Tor => config.tor.enabled,
-        Source::Public => config.sources.any_public(),
-        Source::Upstream(name) => config.sources.upstream.iter().any(|source| source.name == name),
-        Source::Direct => false, // added at every start, if the configuration allows it
+fn is_enabled(config: &Config, exit: &ExitId) -> bool {
+    let allowed = config.gateway.allow_direct;
+    match (exit.source(), exit) {
+        (Source::Tor, _) => config.tor.enabled,
+        (Source::Public, _) => config.sources.any_public(),
+        (Source::Upstream(name), _) => config.sources.upstream.iter().any(|source| source.name == name),
+        (Source::Direct, ExitId::Own(ip)) => allowed && config.sources.direct.addresses.contains(ip),
+        (Source::Direct, _) => false, // added at every start, if the configuration allows it
     }
 }
 

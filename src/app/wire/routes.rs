@@ -9,6 +9,7 @@ use crate::exit::Moment;
 use crate::route::IsolateBy;
 use crate::route::memory::Bounds;
 use crate::route::policy::{Auth, Engine, Policy};
+use crate::route::rules::{Action, Rule, RuleSelector, Rules};
 use crate::route::selector::{RouteName, Selector, Words};
 use crate::route::table::{Origin, Route};
 use crate::state::{CONFIG_PORTS, Change, Snapshot};
@@ -85,7 +86,8 @@ pub(super) fn configured(
         let selector = Selector::parse(&route.selector, &words).map_err(|fault| wrong(fault.to_string()))?;
         let name = RouteName::parse(&route.name, &selector, &words).map_err(|fault| wrong(fault.to_string()))?;
         let port = ports.get(route.name.as_str()).copied();
-        let policy = Arc::new(policy(config, route));
+        let rules = rules(route, &words).map_err(wrong)?;
+        let policy = Arc::new(Policy { rules, ..policy(config, route) });
         Ok(Route { name, selector, port, policy, origin: Origin::Config, created: now, expires: None })
     };
     let routes = config.routes.iter().map(route).collect::<Result<_, StartError>>()?;
@@ -116,6 +118,25 @@ fn ports<'c>(config: &'c Config, held: &Snapshot, former: &FormerPorts) -> Resul
         }
     }
     Ok(all)
+}
+
+/// Converts the rules of a route. An error is the rest of a sentence that begins with the route.
+fn rules(route: &config::Route, words: &Words) -> Result<Rules, String> {
+    let one = |rule: &config::Rule| {
+        let action = match &rule.action {
+            config::RuleAction::Use(text) => {
+                let selector = Selector::parse(text, words).map_err(|fault| fault.to_string())?;
+                let has_source = Selector::has_source(text, words).map_err(|fault| fault.to_string())?;
+                Action::Use(RuleSelector::new(selector, has_source))
+            }
+            config::RuleAction::Route(name) => Action::Route(RouteName::of_rule(name).map_err(|why| why.to_string())?),
+            config::RuleAction::Refuse => Action::Refuse,
+            config::RuleAction::Direct => Action::Direct(RuleSelector::direct()),
+        };
+        let ports = rule.ports.iter().map(|ports| ports.first()..=ports.last()).collect();
+        Ok(Rule { hosts: rule.hosts.clone(), ports, action })
+    };
+    route.rules.iter().map(one).collect::<Result<_, String>>().map(Rules::new)
 }
 
 fn policy(config: &Config, route: &config::Route) -> Policy {

@@ -8,10 +8,11 @@ use crate::api::Access;
 use crate::app::StartError;
 use crate::config::{self, Config};
 use crate::exit::country::GeoIp;
+use crate::exit::identity::Identities;
 use crate::gateway::outbound::{Terms, Times};
 use crate::gateway::relay::Idle;
 use crate::limit::target::{OnlyTor, Own, Ports, Rules};
-use crate::limit::{Amounts, Damping, Key, Limits};
+use crate::limit::{Amounts, Budget, Budgets, Damping, Key, Limits};
 use crate::net::Secret;
 use crate::tor::control::Auth;
 use crate::tor::torrc::UserLines;
@@ -128,7 +129,13 @@ pub(super) fn trust() -> Result<Arc<rustls::ClientConfig>, StartError> {
 
 /// Returns the configuration entry for a key that exitgate generated. The key has no limits.
 pub(super) fn made_key(secret: Secret) -> config::ClientKey {
-    config::ClientKey { name: "default".to_owned(), secret, limits: config::Limits::default() }
+    config::ClientKey {
+        name: "default".to_owned(),
+        secret,
+        limits: config::Limits::default(),
+        budget: config::Budget::default(),
+        source_budgets: std::collections::BTreeMap::new(),
+    }
 }
 
 /// Returns the client keys, the limits of each client, and the rule that makes an address wait after wrong keys.
@@ -138,6 +145,7 @@ pub(in crate::app) fn terms(config: &Config) -> (Vec<Key>, Amounts, Damping) {
         name: key.name.as_str().into(),
         secret: key.secret.clone(),
         amounts: amounts(&key.limits),
+        budgets: budgets(key),
     });
     let damping = Damping { failures: gateway.auth_failures, pause: gateway.auth_pause };
     (keys.collect(), amounts(&gateway.client_limits), damping)
@@ -146,6 +154,15 @@ pub(in crate::app) fn terms(config: &Config) -> (Vec<Key>, Amounts, Damping) {
 pub(super) fn limits(config: &Config) -> Limits {
     let (keys, each_client, damping) = terms(config);
     Limits::new(keys, each_client, damping)
+}
+
+fn budgets(key: &config::ClientKey) -> Budgets {
+    let of = |budget: &config::Budget| {
+        let config::Budget { requests_per_day, requests_per_month, bytes_per_day, bytes_per_month } = *budget;
+        Budget { requests_per_day, requests_per_month, bytes_per_day, bytes_per_month }
+    };
+    let sources = key.source_budgets.iter().map(|(source, budget)| (source.as_str().into(), of(budget)));
+    Budgets { all: of(&key.budget), sources: sources.collect() }
 }
 
 fn amounts(limits: &config::Limits) -> Amounts {
@@ -159,20 +176,23 @@ fn ports(gateway: &config::Gateway) -> Ports {
 }
 
 /// Loads the database that maps addresses to countries: from the configured files, otherwise from those of tor-geoipdb.
-/// Without either, all countries are unknown.
-pub(super) fn geoip(tor: &config::Tor) -> Arc<GeoIp> {
+/// `fallback` knows the countries of the addresses that are in neither. `has_fallback` is true if it has a database.
+pub(super) fn geoip(tor: &config::Tor, fallback: Identities, has_fallback: bool) -> Arc<GeoIp> {
     let find = |configured: &Option<PathBuf>, name: &str| {
         let installed = || GEOIP_PLACES.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.exists());
         configured.clone().or_else(installed)
     };
     let read = |path: Option<PathBuf>| path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
     let (v4, v6) = (find(&tor.geoip_file, "geoip"), find(&tor.geoip6_file, "geoip6"));
-    if v4.is_none() {
+    if v4.is_none() && has_fallback {
+        tracing::info!("no geoip file was found: the countries of exits come from geo.mmdb");
+    } else if v4.is_none() {
         tracing::warn!(
-            "no geoip file was found: only Onionoo says the countries of exits; install tor-geoipdb, or set tor.geoip_file"
+            "no geoip file was found: the country of a relay is known only if Onionoo lists the address that sites see, \
+             and the countries of public proxies are unknown; install tor-geoipdb, or set tor.geoip_file or geo.mmdb"
         );
     }
-    Arc::new(GeoIp::parse(&read(v4), &read(v6)))
+    Arc::new(GeoIp::parse(&read(v4), &read(v6)).with_fallback(Arc::new(fallback)))
 }
 
 pub(in crate::app) fn tor(config: &Config) -> tor::Settings {

@@ -79,10 +79,14 @@ impl World {
     }
 
     fn wanted_at(&self, now: Moment) -> HashMap<ExitId, Want> {
+        self.wanted_by(Tested::Tor, now)
+    }
+
+    fn wanted_by(&self, tested: Tested, now: Moment) -> HashMap<ExitId, Want> {
         let order = Order::new(&self.snapshot.catalog, 7, |_| true);
         let asked_sites = |exit: &ExitId| !self.unasked.contains(exit);
         let (snapshot, memory) = (&self.snapshot, &self.memory);
-        wanted(&Inputs { snapshot, memory, order: &order, tested: Tested::Tor, asked_sites: &asked_sites, now })
+        wanted(&Inputs { snapshot, memory, order: &order, tested, asked_sites: &asked_sites, now })
     }
 
     /// Counts the exits for which `pass` returns true: how many are wanted as used, and how many as reserves.
@@ -199,6 +203,42 @@ fn exits_that_were_not_asked_at_the_routes_site_are_wanted() {
 }
 
 #[test]
+fn a_route_to_one_exit_wants_no_other() {
+    let mut world = World::new(&[("US", 30)]);
+    let wanted = |world: &World| world.count(|exit| *exit.id() == id(3)).0;
+    assert_eq!(wanted(&world), 0);
+    world.route("shop", &format!("any-exit-{}", id(3)), pool(8));
+    assert_eq!(
+        (wanted(&world), world.count(|_| true).0),
+        (1, 1),
+        "a place of the pool is free, and one exit may fill it"
+    );
+}
+
+#[test]
+fn an_exit_with_several_addresses_is_no_reserve_for_pins() {
+    let mut world = World::new(&[("US", 30), ("DE", 30)]);
+    world.learn(30..60, Verdict::Good);
+    world.route("shop", "de-strict", Policy { check: Some("steam".into()), ..Policy::default() });
+    world.unasked = (30..60).map(id).collect();
+    let mut edit = world.snapshot.catalog.edit();
+    for n in 30..60 {
+        edit.learn(&id(n), |known| {
+            known.passed.insert("steam".into());
+            if n < 50 {
+                known.saw(ip(n + 100), Country::parse("DE").unwrap(), NOW);
+            }
+        });
+    }
+    world.snapshot.catalog = edit.finish();
+    world.refresh();
+    let (one, several) = (world.count(|exit| exit.distinct()), world.count(|exit| exit.usable() && !exit.distinct()));
+    assert_eq!(one.0 + one.1, 1 + RESERVE, "the place of the pin, and the reserve");
+    // These exits are good for routes without pins, and good exits need no further check.
+    assert!(several.0 == 0 && several.1 <= STANDING, "{several:?}");
+}
+
+#[test]
 fn one_exit_of_each_country_is_kept_and_small_countries_come_first() {
     let mut world = World::new(&[("US", 300), ("IS", 2), ("DE", 20), ("FR", 5)]);
     let mut edit = world.snapshot.catalog.edit();
@@ -240,6 +280,27 @@ fn exits_with_more_capacity_tend_to_come_first() {
     assert!((830..=940).contains(&drawn), "{drawn} of 1000");
     assert_ne!(first(1), first(2));
     assert_eq!(first(1), first(1));
+}
+
+#[test]
+fn each_tester_wants_only_its_own_exits() {
+    let mut world = World::new(&[("US", 4)]);
+    let mut edit = world.snapshot.catalog.edit();
+    for n in 0..4 {
+        let ip = IpAddr::from([192, 0, 2, n]);
+        edit.list(Listing { announced: vec![ip], ..Listing::new(ExitId::Own(ip)) });
+    }
+    world.snapshot.catalog = edit.finish();
+    let direct = |world: &World, tested| {
+        let wanted = world.wanted_by(tested, NOW);
+        (wanted.len(), wanted.keys().filter(|exit| exit.source() == Source::Direct).count())
+    };
+    assert_eq!((direct(&world, Tested::Own), direct(&world, Tested::Tor)), ((4, 4), (4, 0)), "some without any route");
+    let selector = "any-source-direct";
+    world.route("own", selector, pool(2));
+    let used = world.wanted_by(Tested::Own, NOW).values().filter(|want| **want == Want::Used).count();
+    assert!(used >= 2, "{used}");
+    assert!(world.wanted_at(NOW).values().all(|want| *want == Want::Reserve), "the route needs no Tor exit");
 }
 
 /// Adds an untested exit of the upstream source `acme`. `country` is `??` if its proxy has a host name.

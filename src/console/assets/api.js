@@ -159,8 +159,8 @@ export function useAsk(path, every = 5000) {
   return { data: known?.data, error: known?.error ?? null, again: () => path !== null && refresh(path) };
 }
 
-// Reads server-sent events with fetch, because EventSource cannot send a token. After a lost connection, it connects
-// again and continues after the last event.
+// Reads server-sent events with fetch, because EventSource cannot send a token. It begins with the oldest event that the
+// gateway keeps. After a lost connection, it connects again and continues after the last event.
 export function follow(onEvent, onState) {
   const stop = new AbortController();
   let last = null;
@@ -168,7 +168,7 @@ export function follow(onEvent, onState) {
     while (!stop.signal.aborted) {
       try {
         const extra = last === null ? {} : { "Last-Event-ID": last };
-        const answer = await fetch("/events", {
+        const answer = await fetch(last === null ? "/events?since=0" : "/events", {
           headers: headers(extra), cache: "no-store", credentials: "omit", signal: stop.signal,
         });
         if (answer.status === 401) settle("locked");

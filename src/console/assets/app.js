@@ -158,7 +158,7 @@ function Frame({ children, now, theme, flip }) {
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.querySelector("h1")?.focus(); }}>Skip to the page</a>
     <header class="top">
       <${Brand} />
-      <button type="button" class="find" onClick=${() => search(true)}><${Icon} name="search" /><span>Search</span><kbd>Ctrl K</kbd></button>
+      <button type="button" class="find" onClick=${() => search(true)}><${Icon} name="search" /><span>Search or command</span><kbd>Ctrl K</kbd></button>
       <button type="button" ref=${opener} class="quiet square opener" aria-label="Menu" aria-expanded=${open ? "true" : "false"} aria-controls="menu" onClick=${() => setOpen(!open)}><${Icon} name=${open ? "close" : "menu"} /></button>
     </header>
     <nav id="menu" class=${open ? "open" : ""} aria-label="Pages">
@@ -173,7 +173,7 @@ function Frame({ children, now, theme, flip }) {
       </div>
     </nav>
     <main id="main"><${Outage} /><${NetworkOutage} />${children}</main>
-    ${searching && html`<${Search} pages=${PAGES} onClose=${() => search(false)} />`}
+    ${searching && html`<${Search} pages=${PAGES} flip=${flip} onClose=${() => search(false)} />`}
     <${Toasts} />
   </div>`;
 }

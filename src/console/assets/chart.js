@@ -24,6 +24,12 @@ function path(...of) {
   return pieces(...of).map((piece) => joined(piece) + (piece.length === 1 ? "h.01" : "")).join("");
 }
 
+// Returns the path of the single values alone. A chart draws them thicker than a line, because a dot as wide as a line
+// is hard to see.
+function dots(...of) {
+  return pieces(...of).filter(({ length }) => length === 1).map((piece) => `${joined(piece)}h.01`).join("");
+}
+
 function area(values, width, height, high) {
   return pieces(values, width, height, high).map((piece) => `${joined(piece)}L${piece.at(-1)[0]} ${height}L${piece[0][0]} ${height}Z`).join("");
 }
@@ -45,26 +51,28 @@ function round(value) {
   return [1, 2, 5, 10].find((step) => step * power >= value) * power;
 }
 
-// A chart with lines for the last minutes. `lines` is [{ name, values, kind }], and all lines have the same number of
-// values.
-export function Chart({ title, lines, unit }) {
+// A chart with lines. `lines` is [{ name, values, kind, shown }], and all lines have the same number of values. The
+// legend has the last value of each line, or `shown`. `from` is the age of the first value as text.
+// The top of the scale is not below `least`.
+export function Chart({ title, lines, unit, from = reach(lines[0].values), least = 0 }) {
   const id = useId();
   const [width, height] = [600, 150];
-  const high = round(top(lines.flatMap(({ values }) => values)));
+  const high = round(Math.max(least, top(lines.flatMap(({ values }) => values))));
   const last = ({ values }) => values.findLast((value) => value != null);
-  const summary = lines.map((line) => `${line.name} ${unit(last(line))}`).join(", ");
+  const legend = lines.map((line) => ({ ...line, shown: line.shown ?? unit(last(line)) }));
+  const summary = legend.map(({ name, shown }) => `${name} ${shown}`.trim()).join(", ");
   return html`<figure class="chart">
-    <figcaption id=${id}>${title}<span class="legend">${lines.map((line) => html`<span class=${`key ${line.kind}`}>${line.name} <b>${unit(last(line))}</b></span>`)}</span></figcaption>
+    <figcaption id=${id}>${title}<span class="legend">${legend.map(({ name, kind, shown }) => html`<span class=${`key ${kind}`}>${name} <b>${shown}</b></span>`)}</span></figcaption>
     <div class="plot">
       <div class="scale" aria-hidden="true"><span>${unit(high)}</span><span>${unit(high / 2)}</span><span>0</span></div>
-      <svg viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" role="img" aria-label=${`${title}, ${reach(lines[0].values)} until now; last: ${summary}`}>
+      <svg viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" role="img" aria-label=${`${title}, ${from} until now: ${summary}`}>
         ${[0.02, 0.5, 0.98].map((y) => html`<line class="grid" x1="0" x2=${width} y1=${y * height} y2=${y * height} />`)}
         ${lines.map(({ values, kind }) => html`
           <path class=${`fill ${kind}`} d=${area(values, width, height, high)} />
-          <path class=${`line ${kind}`} d=${path(values, width, height, high)} />`)}
+          <path class=${`line ${kind}`} d=${path(values, width, height, high)} /><path class=${`line dots ${kind}`} d=${dots(values, width, height, high)} />`)}
       </svg>
     </div>
-    <div class="times" aria-hidden="true"><span>${reach(lines[0].values)}</span><span>now</span></div>
+    <div class="times" aria-hidden="true"><span>${from}</span><span>now</span></div>
   </figure>`;
 }
 

@@ -23,6 +23,8 @@ const ICONS = {
   menu: "M4 7h16M4 12h16M4 17h16",
   moon: "M19 14.500A7.500 7.500 0 0 1 9.500 5 7.500 7.500 0 1 0 19 14.500z",
   sun: "M12 8.500a3.500 3.500 0 1 0 0 7 3.500 3.500 0 0 0 0-7zM12 3v2M12 19v2M3 12h2M19 12h2M6 6l1.200 1.200M16.800 16.800 18 18M6 18l1.200-1.200M16.800 7.200 18 6",
+  link: "M10 14a4 4 0 0 0 6 .5l3-3a4 4 0 0 0-5.700-5.700L12 7M14 10a4 4 0 0 0-6-.5l-3 3a4 4 0 0 0 5.700 5.700L12 17",
+  run: "M5 7l5 5-5 5M12 18h7",
   leave: "M14 4H6v16h8M11 12h9M17 9l3 3-3 3",
 };
 
@@ -78,7 +80,7 @@ export function CopyButton({ text, label = "Copy" }) {
 
 // The clipboard API exists only on secure origins, but a gateway in a LAN usually has no TLS. Without the clipboard
 // API, an older API is used.
-async function copied(text) {
+export async function copied(text) {
   if (navigator.clipboard) {
     const written = await navigator.clipboard.writeText(text).then(() => true, () => false);
     if (written) return true;
@@ -86,7 +88,8 @@ async function copied(text) {
   const area = document.createElement("textarea");
   area.value = text;
   area.className = "sr";
-  document.body.append(area);
+  // The rest of the page is inert while a dialog is open.
+  (document.querySelector("dialog[open]") ?? document.body).append(area);
   area.select();
   const done = document.execCommand("copy");
   area.remove();
@@ -124,6 +127,7 @@ export function Tabs({ label, names, children }) {
 // the focus is in the first field of the dialog, or on the first button at the bottom.
 export function Dialog({ title, onClose, children, kind = "" }) {
   const dialog = useRef(null);
+  const gone = useRef(false);
   const id = useId();
   useEffect(() => {
     const shown = dialog.current;
@@ -131,10 +135,16 @@ export function Dialog({ title, onClose, children, kind = "" }) {
     const fields = shown.querySelectorAll(".body input, .body select, .body textarea, footer button");
     // In a group of radio buttons, the Tab key stops at the chosen button, so the focus is set there.
     ([...fields].find((field) => field.type !== "radio" || field.checked) ?? shown).focus();
-    return () => shown.close();
+    return () => {
+      gone.current = true;
+      shown.close();
+    };
   }, []);
+  // The browser reports a close later. If the dialog is gone by then, the report would close a dialog that was opened
+  // meanwhile.
+  const closed = () => gone.current || onClose();
   const outside = (event) => event.target === dialog.current && onClose();
-  return html`<dialog ref=${dialog} class=${kind} aria-labelledby=${id} onClose=${onClose} onMouseDown=${outside}>
+  return html`<dialog ref=${dialog} class=${kind} aria-labelledby=${id} onClose=${closed} onMouseDown=${outside}>
     <div class="sheet">
       <header><h2 id=${id}>${title}</h2><button type="button" class="quiet square" aria-label="Close" onClick=${onClose}><${Icon} name="close" /></button></header>
       ${children}

@@ -12,7 +12,7 @@ fn soon() -> Instant {
 }
 
 async fn fault_of(target: &str, rules: &Rules) -> Option<DialError> {
-    dial(&target.parse().unwrap(), rules, soon()).await.err()
+    dial(&target.parse().unwrap(), rules, None, soon()).await.err()
 }
 
 fn addrs(list: &str) -> Vec<SocketAddr> {
@@ -68,7 +68,7 @@ async fn reaches_a_literal_and_says_who_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let target = addr.to_string();
-    let Ok(Stream::Tcp(stream)) = dial(&target.parse().unwrap(), &rules(true), soon()).await else {
+    let Ok(Stream::Tcp(stream)) = dial(&target.parse().unwrap(), &rules(true), None, soon()).await else {
         panic!("not connected")
     };
     assert_eq!(stream.peer_addr().unwrap(), addr);
@@ -97,8 +97,8 @@ async fn the_next_address_is_tried_and_the_first_error_is_kept() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let good = listener.local_addr().unwrap();
     let dead = SocketAddr::new([127, 0, 0, 2].into(), good.port());
-    assert!(race(&[dead, good]).await.is_ok());
-    assert_eq!(race(&[dead, dead]).await.err(), Some(TargetFault::Refused.into()));
+    assert!(race(&[dead, good], None).await.is_ok());
+    assert_eq!(race(&[dead, dead], None).await.err(), Some(TargetFault::Refused.into()));
 }
 
 #[tokio::test]
@@ -106,6 +106,37 @@ async fn the_deadline_holds() {
     let target = "127.0.0.1:9".parse().unwrap();
     // After its deadline the dial starts nothing that takes time, and the error tells which step the dial was waiting
     // for.
-    let fault = dial(&target, &rules(true), Instant::now() - Duration::from_secs(1)).await.err();
+    let fault = dial(&target, &rules(true), None, Instant::now() - Duration::from_secs(1)).await.err();
     assert!(matches!(fault, Some(DialError::Target(TargetFault::Timeout | TargetFault::Refused))), "{fault:?}");
+}
+
+#[tokio::test]
+async fn a_connection_leaves_from_the_own_address() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target: Target = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let from: IpAddr = "127.77.66.55".parse().unwrap();
+    let dialed = dial(&target, &rules(true), Some(from), soon()).await.unwrap();
+    assert_eq!(listener.accept().await.unwrap().1.ip(), from);
+    drop(dialed);
+}
+
+#[tokio::test]
+async fn an_own_address_reaches_only_its_family() {
+    for (target, from) in [("127.0.0.1:9", "::1"), ("[::1]:9", "127.0.0.1")] {
+        let from = Some(from.parse().unwrap());
+        let fault = dial(&target.parse().unwrap(), &rules(true), from, soon()).await.unwrap_err();
+        assert_eq!(fault, ExitFault::Policy.into(), "{target}");
+    }
+    let mixed = addrs("1.1.1.1:1 [2606::1]:1 2.2.2.2:1");
+    assert_eq!(of_family(mixed.clone(), Some([192, 0, 2, 1].into())), Ok(addrs("1.1.1.1:1 2.2.2.2:1")));
+    assert_eq!(of_family(mixed.clone(), None), Ok(mixed));
+    assert_eq!(of_family(addrs("1.1.1.1:1"), Some("::1".parse().unwrap())), Err(ExitFault::Policy.into()));
+}
+
+#[tokio::test]
+async fn an_address_that_is_not_of_this_machine_is_the_exits_fault() {
+    let foreign: IpAddr = [192, 0, 2, 254].into();
+    assert!(can_leave_from(foreign).is_err() && can_leave_from([127, 1, 2, 3].into()).is_ok());
+    let fault = dial(&"127.0.0.1:9".parse().unwrap(), &rules(true), Some(foreign), soon()).await.unwrap_err();
+    assert_eq!(fault, ExitFault::Unreachable.into());
 }

@@ -148,15 +148,21 @@ impl Weights {
     /// Returns the `count` exits of the set that come first in the ranks of this seed, each with its rank, in no
     /// particular order.
     pub(super) fn first(&self, from: &Bits, seed: u64, count: usize) -> Vec<(f64, Slot)> {
+        smallest(self.candidates(from, seed, count), count)
+    }
+
+    /// Returns at least the `count` exits of the set with the lowest ranks, and somewhat more. The rank of each returned
+    /// exit was computed, which needs a logarithm. So there should be few of them.
+    fn candidates(&self, from: &Bits, seed: u64, count: usize) -> Vec<(f64, Slot)> {
         let mut sum = 0;
         let all = from.iter().map(|slot| sum += u64::from(self.capacity(slot))).count();
-        // The exits with the lowest ranks are wanted. Somewhat more than `count` exits have a rank below this bound,
-        // and only for these exits the rank is computed, because a rank needs a logarithm.
+        // The expected number of exits with a rank below this bound is the numerator. It exceeds `count` by so much that
+        // a second attempt is nearly never needed.
         let mut bound = (count as f64 + 6.0 * (count as f64).sqrt() + 16.0) / (sum.max(1) as f64);
         loop {
             let ranked = self.below(from, seed, if all <= count { f64::INFINITY } else { bound });
             if ranked.len() >= count.min(all) {
-                return smallest(ranked, count);
+                return ranked;
             }
             bound *= 2.0;
         }

@@ -163,6 +163,7 @@ impl Editor {
         changed.key(|f| f.asn, |key, on| list_in(&mut next.by_asn, key, slot, on));
         changed.key(|f| f.ip, |key, on| list_in(&mut next.by_ip, key, slot, on));
         changed.key(|f| Some(f.source), |key, on| set_in(&mut next.by_source, key, slot, on));
+        changed.flag(&mut next.with_asn, |f| f.asn.is_some());
         changed.flag(&mut next.alive, |f| f.alive);
         changed.flag(&mut next.untested, |f| f.untested);
         changed.flag(&mut next.usable, |f| f.usable);

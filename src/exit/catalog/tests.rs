@@ -132,9 +132,11 @@ fn agree(catalog: &Catalog, facts: &Facts) {
         for asn in [None, Some(1), Some(9)] {
             for check in [None, Some("steam"), Some("none")] {
                 for sources in [&[Source::Tor][..], &[Source::Public], &[Source::Tor, Source::Public], &[]] {
-                    let filter = Filter { sources, countries: &countries, asn, check };
-                    let want = naive(facts, |exit| filter.wants(exit));
-                    assert_eq!(names(catalog, &catalog.matching(&filter)), want, "{filter:?}");
+                    for not_asn in [&[] as &[u32], &[1], &[2, 9, 77]] {
+                        let filter = Filter { sources, countries: &countries, asn, not_asn, check };
+                        let want = naive(facts, |exit| filter.wants(exit));
+                        assert_eq!(names(catalog, &catalog.matching(&filter)), want, "{filter:?}");
+                    }
                 }
             }
         }

@@ -7,7 +7,9 @@
 //! network. So a large table holds only the upper 64 bits of addresses, and a small table holds the changes inside a
 //! /64 network. The two tables take half of the memory of one table with whole addresses.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::Country;
 
@@ -20,6 +22,14 @@ pub struct GeoIp {
     v6: Table<u64>,
     /// Changes of the country inside a /64 network.
     fine: Table<u128>,
+    /// Finds the country of an address that the tables do not know. `None`: such an address is in no known country.
+    fallback: Option<Arc<dyn CountrySource>>,
+}
+
+/// Another table of countries by address.
+pub trait CountrySource: fmt::Debug + Send + Sync {
+    /// Returns the country of an address. `None` if the table does not know the address.
+    fn country_of(&self, ip: IpAddr) -> Option<Country>;
 }
 
 /// The addresses at which the country changes. Each country is valid until the next such address.
@@ -77,7 +87,12 @@ impl GeoIp {
         let fits = |(start, country)| u32::try_from(start).ok().map(|start| (start, country));
         let v4 = Table::new(changes(ranges4).into_iter().filter_map(fits).collect());
         let (v6, fine) = halves(changes(ranges6));
-        (Self { v4, v6: Table::new(v6), fine: Table::new(fine) }, skipped)
+        (Self { v4, v6: Table::new(v6), fine: Table::new(fine), fallback: None }, skipped)
+    }
+
+    /// Asks `fallback` for the addresses that the tables do not know.
+    pub fn with_fallback(self, fallback: Arc<dyn CountrySource>) -> Self {
+        Self { fallback: Some(fallback), ..self }
     }
 
     /// Returns the country of an address. An IPv4-mapped IPv6 address counts as the IPv4 address.
@@ -91,7 +106,9 @@ impl GeoIp {
                 inside.map(|(_, country)| country).or_else(|| self.v6.at(half).map(|(_, country)| country))
             }
         };
-        found.unwrap_or(Country::UNKNOWN)
+        let found = found.filter(|country| country.is_known());
+        let other = || self.fallback.as_ref().and_then(|other| other.country_of(ip));
+        found.or_else(other).unwrap_or(Country::UNKNOWN)
     }
 }
 
@@ -258,6 +275,24 @@ mod tests {
     /// Generates addresses that are close together, so that ranges meet, overlap and share a /64.
     fn close_together() -> impl Strategy<Value = u128> {
         (0u128..4, 0u128..12).prop_map(|(half, low)| half << 64 | low)
+    }
+
+    #[derive(Debug)]
+    struct Everywhere(&'static str);
+
+    impl CountrySource for Everywhere {
+        fn country_of(&self, ip: IpAddr) -> Option<Country> {
+            ip.is_ipv4().then(|| self.0.parse().unwrap())
+        }
+    }
+
+    #[test]
+    fn the_fallback_is_asked_only_for_unknown_addresses() {
+        let geoip = GeoIp::parse("192.0.2.0,192.0.2.255,DE", "").with_fallback(Arc::new(Everywhere("FR")));
+        assert_eq!(at(&geoip, "192.0.2.1"), "DE");
+        assert_eq!((at(&geoip, "192.0.3.1"), at(&geoip, "2001:db8::1")), ("FR".into(), "??".into()));
+        let alone = GeoIp::default().with_fallback(Arc::new(Everywhere("US")));
+        assert_eq!(at(&alone, "192.0.2.1"), "US");
     }
 
     proptest! {

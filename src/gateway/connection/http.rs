@@ -56,7 +56,7 @@ impl<G: Gate> Connection<'_, G> {
             Err(refusal) => return self.refuse(&refusal, false, false).await,
         };
         match action {
-            Action::Connect(target) => match self.http_connect(&target, &credentials).await {
+            Action::Connect(target) => match self.http_connect(&target, &credentials, mode.identity).await {
                 Ok(Some((opened, admitted))) => AfterRequest::Tunnel(opened, admitted),
                 Ok(None) => AfterRequest::Close,
                 Err(refusal) => self.refuse(&refusal, mode.keep_unread(), mode.head_only).await,
@@ -90,6 +90,7 @@ impl<G: Gate> Connection<'_, G> {
         &mut self,
         target: &Target,
         credentials: &Credentials,
+        identity: bool,
     ) -> Result<Option<(Opened<G::Lease>, G::Admitted)>, Refusal> {
         let admitted = self.enter(Protocol::Connect, credentials, Some(target))?;
         let left = Failure::Client(ClientFault::Left);
@@ -104,7 +105,12 @@ impl<G: Gate> Connection<'_, G> {
         }
         let caller = self.caller(Protocol::Connect, credentials.username());
         let opened = self.open(&caller, &admitted, OpenRequest { target, avoid: &[], early: &[] }).await?;
-        self.stream.send(&answer::established(Some(&opened.exit))).await.map_err(|_| left)?;
+        // The identity is dropped before the await, because otherwise the future of every connection would hold it.
+        let answer = {
+            let identity = identity.then(|| self.context.gate.identity(&opened.lease)).flatten();
+            answer::established(Some((&opened.exit, identity.as_ref())))
+        };
+        self.stream.send(&answer).await.map_err(|_| left)?;
         Ok(Some((opened, admitted)))
     }
 }

@@ -15,6 +15,7 @@ use super::plan::AfterRequest;
 use crate::dial::Stream;
 use crate::gateway::failure::{AnswerFault, Failure};
 use crate::gateway::gate::{Gate, Observation, OpenRequest, Opened, Refusal};
+use crate::gateway::http::answer;
 use crate::gateway::http::auth::Credentials;
 use crate::gateway::http::body::Body;
 use crate::gateway::http::forward::{self, Exchange, ExchangeEnd, Notice};
@@ -71,7 +72,10 @@ impl<G: Gate> Connection<'_, G> {
             let old = reused.take();
             let fresh = old.is_none();
             let mut opened = match old {
-                Some(kept) => kept.opened,
+                Some(kept) => match self.context.gate.count_request(&admitted, &kept.opened) {
+                    Ok(()) => kept.opened,
+                    Err(refusal) => return self.refuse_exchange(&refusal, exchange).await,
+                },
                 None => {
                     let request = OpenRequest { target: &target, avoid: &avoid, early: exchange.early() };
                     match self.open(&caller, &admitted, request).await {
@@ -108,8 +112,10 @@ impl<G: Gate> Connection<'_, G> {
             self.record.stream_used(&opened.exit);
         }
         let sent_early = fresh && opened.sent_early;
+        let identity = exchange.identity.then(|| self.context.gate.identity(&opened.lease)).flatten();
+        let added = answer::fields(&opened.exit, identity.as_ref());
         let Self { stream, inbox, record, .. } = self;
-        forward::exchange(stream, inbox, opened, exchange, sent_early, &record.byte_meter()).await
+        forward::exchange(stream, inbox, opened, exchange, (sent_early, &added), &record.byte_meter()).await
     }
 
     /// Reports to the gate what happened on this stream, because the gate cannot see the HTTP answers. A kept stream

@@ -35,6 +35,8 @@ pub(super) struct AnswerMode {
     pub(super) body: Body,
     /// True if the client waits for `100 Continue` before it sends the body.
     pub(super) expects: bool,
+    /// True if the answer must contain the identity of the exit.
+    pub(super) identity: bool,
 }
 
 impl AnswerMode {
@@ -83,6 +85,7 @@ pub(super) fn plan(head: &[u8], listener: &ListenerConfig, inside_builtin: bool)
         head_only: request.method == "HEAD",
         body: request.body,
         expects: request.expects,
+        identity: request.asks_identity(),
     };
     let (credentials, action) = match Credentials::read(&request.fields) {
         Ok(credentials) => (credentials, action(&request, listener, mode, inside_builtin)),
@@ -122,6 +125,7 @@ fn exchange(request: &Request<'_>, authority: &str, path: &str) -> Exchange {
         keep: request.persists(),
         idempotent: request.is_idempotent(),
         expects: request.expects,
+        identity: request.asks_identity(),
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) const fn denied(denial: Denial) -> Row {
         Denial::Target => row(0x02, 403, "destination_ip_prohibited", "denied_target", "the target is not allowed"),
         Denial::Port => row(0x02, 403, DENIED, "denied_port", "the target's port is not allowed"),
         Denial::Source => row(0x02, 403, DENIED, "denied_source", "this source of exits is switched off"),
+        Denial::Rule => row(0x02, 403, DENIED, "denied_rule", "the route has a rule against this target"),
+        Denial::Key => row(0x02, 403, DENIED, "denied_key", "this key may not use this route or source"),
     }
 }
 
@@ -48,6 +50,7 @@ pub(super) const fn limited(limit: Limited) -> Row {
         Limited::Connections => row(0x02, 429, LIMIT, "limited_connections", "too many connections at once"),
         Limited::Rate => row(0x02, 429, LIMIT, "limited_rate", "too many new connections a second"),
         Limited::WrongKeys => row(0x02, 429, LIMIT, "limited_guesses", "too many wrong keys from this address: wait"),
+        Limited::Budget => row(0x02, 429, LIMIT, "limited_budget", "the budget of this key is used up"),
     }
 }
 

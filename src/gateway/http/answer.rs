@@ -13,6 +13,7 @@
 
 use std::fmt::Write as _;
 
+use crate::exit::identity::Identity;
 use crate::gateway::failure::Failure;
 use crate::gateway::gate::{ExitFacts, Refusal};
 use crate::telemetry::trace_id::TraceId;
@@ -26,8 +27,16 @@ const REASON_MAX: usize = 120;
 /// The interim answer that asks the client to send the body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Writes the header fields that describe the exit. Each field is a whole line.
-pub fn exit_fields(facts: &ExitFacts, out: &mut String) {
+/// Returns the header fields that describe the exit. Each field is a whole line. `identity` is `None` if the client did
+/// not ask for it, or if it is unknown.
+pub fn fields(facts: &ExitFacts, identity: Option<&Identity>) -> String {
+    let mut out = String::new();
+    exit_fields(facts, &mut out);
+    identity.into_iter().for_each(|identity| identity_fields(identity, &mut out));
+    out
+}
+
+fn exit_fields(facts: &ExitFacts, out: &mut String) {
     if let Some(ip) = facts.ip {
         let _ = write!(out, "X-Exitgate-Exit-Ip: {ip}\r\n");
     }
@@ -44,11 +53,22 @@ pub fn exit_fields(facts: &ExitFacts, out: &mut String) {
     }
 }
 
-/// Returns the success answer to a CONNECT. `exit` is `None` for a tunnel to exit.gate.
-pub fn established(exit: Option<&ExitFacts>) -> Vec<u8> {
+/// Writes the header fields for a client that asked for the identity of the exit. The city is not among the fields,
+/// because the name of a city can contain characters that are not allowed in a header field.
+fn identity_fields(identity: &Identity, out: &mut String) {
+    let Identity { time_zone, locale, languages, latitude, longitude, precision, .. } = identity;
+    let _ = write!(out, "X-Exitgate-Exit-Timezone: {}\r\nX-Exitgate-Exit-Locale: {locale}\r\n", ascii(time_zone));
+    let _ = write!(out, "X-Exitgate-Exit-Languages: {}\r\n", languages.join(", "));
+    let _ = write!(out, "X-Exitgate-Exit-Coordinates: {latitude},{longitude}\r\n");
+    let _ = write!(out, "X-Exitgate-Exit-Precision: {}\r\n", precision.as_str());
+}
+
+/// Returns the success answer to a CONNECT. `exit` has the facts about the exit and, if the client asked for it, the
+/// identity of the exit. `exit` is `None` for a tunnel to exit.gate.
+pub fn established(exit: Option<(&ExitFacts, Option<&Identity>)>) -> Vec<u8> {
     let mut out = String::from("HTTP/1.1 200 Connection established\r\n");
-    if let Some(exit) = exit {
-        exit_fields(exit, &mut out);
+    if let Some((facts, identity)) = exit {
+        out.push_str(&fields(facts, identity));
     }
     out.push_str("\r\n");
     out.into_bytes()
@@ -159,16 +179,20 @@ mod tests {
             checked: Some(Duration::from_millis(90_999)),
             moved: Some("192.0.2.1->192.0.2.7\r\nX: y".into()),
             route: "us-session-a".into(),
+            rule: None,
             meters: Arc::new(RouteMeters::new("implicit")),
         };
         let want = "HTTP/1.1 200 Connection established\r\nX-Exitgate-Exit-Ip: 192.0.2.7\r\nX-Exitgate-Exit-Country: US\r\n\
              X-Exitgate-Exit: 0008D9640FE4947F73E355F67E20C2D290BBC72C\r\nX-Exitgate-Exit-Checked: 90\r\n\
              X-Exitgate-Route: us-session-a\r\nX-Exitgate-Moved: 192.0.2.1->192.0.2.7??X: y\r\n\r\n";
-        assert_eq!(text(established(Some(&facts))), want);
+        assert_eq!(text(established(Some((&facts, None)))), want);
+        let with_identity = text(established(Some((&facts, Some(&crate::gateway::testing::identity())))));
+        assert_eq!(with_identity.replace(crate::gateway::testing::IDENTITY, ""), want);
+        assert!(with_identity.contains(crate::gateway::testing::IDENTITY), "{with_identity}");
         let unknown = ExitFacts { ip: None, country: None, checked: None, moved: None, exit: ExitId::Direct, ..facts };
         let want =
             "HTTP/1.1 200 Connection established\r\nX-Exitgate-Exit: direct\r\nX-Exitgate-Route: us-session-a\r\n\r\n";
-        assert_eq!(text(established(Some(&unknown))), want);
+        assert_eq!(text(established(Some((&unknown, None)))), want);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::gateway::client::Inbox;
 use crate::gateway::relay::{Direction, Idle, Meter};
-use crate::limit::Bucket;
+use crate::limit::{Bucket, Spend};
 
 /// The maximum number of bytes of a body that one call reads: the size of two TLS records. A busy connection holds two
 /// buffers of this size. Not tuned.
@@ -23,6 +23,8 @@ pub enum Stopped {
     Silent,
     /// The connection broke.
     Broken,
+    /// A budget of the client's key is used up.
+    Budget,
 }
 
 impl From<io::Error> for Stopped {
@@ -37,14 +39,15 @@ pub struct Carrier<'a, M> {
     meter: &'a M,
     idle: Idle,
     rate: Option<&'a Bucket>,
+    spend: Option<&'a Spend>,
     /// The number of bytes moved so far in both directions together. While the bytes of an upload move, a missing
     /// answer does not count as silence.
     moved: AtomicU64,
 }
 
 impl<'a, M: Meter> Carrier<'a, M> {
-    pub fn new(meter: &'a M, idle: Idle, rate: Option<&'a Bucket>) -> Self {
-        Self { meter, idle, rate, moved: AtomicU64::new(0) }
+    pub fn new(meter: &'a M, idle: Idle, rate: Option<&'a Bucket>, spend: Option<&'a Spend>) -> Self {
+        Self { meter, idle, rate, spend, moved: AtomicU64::new(0) }
     }
 
     /// Waits for bytes and reads them. Returns `false` at the end of the stream.
@@ -62,6 +65,11 @@ impl<'a, M: Meter> Carrier<'a, M> {
     /// Returns true if the time limit for the first byte of an answer is shorter than the limit for other silences.
     pub fn expects_answers(&self) -> bool {
         self.idle.answer < self.idle.open
+    }
+
+    /// Returns true if a budget of the client's key is used up.
+    pub fn is_over_budget(&self) -> bool {
+        self.spend.is_some_and(Spend::is_spent)
     }
 
     async fn read_within(
@@ -87,17 +95,35 @@ impl<'a, M: Meter> Carrier<'a, M> {
         if let Some(later) = self.rate.and_then(|rate| rate.next(Instant::now())) {
             sleep_until(later.into()).await;
         }
-        let write = async {
-            to.write_all(bytes).await?;
-            to.flush().await
-        };
-        timeout(self.idle.stalled, write).await.map_err(|_| Stopped::Silent)??;
-        self.count(bytes.len(), way);
-        Ok(())
+        let mut rest = bytes;
+        loop {
+            let granted = self.spend.map_or(rest.len(), |spend| spend.take(rest.len()));
+            if granted == 0 && !rest.is_empty() {
+                return Err(Stopped::Budget);
+            }
+            let (part, later) = rest.split_at(granted);
+            let write = async {
+                to.write_all(part).await?;
+                to.flush().await
+            };
+            timeout(self.idle.stalled, write).await.map_err(|_| Stopped::Silent)??;
+            self.note(part.len(), way);
+            if later.is_empty() {
+                return Ok(());
+            }
+            rest = later;
+        }
     }
 
-    /// Counts bytes that were written.
+    /// Counts bytes that were written without [`Carrier::write`].
     pub fn count(&self, bytes: usize, way: Direction) {
+        if let Some(spend) = self.spend {
+            spend.add(bytes);
+        }
+        self.note(bytes, way);
+    }
+
+    fn note(&self, bytes: usize, way: Direction) {
         self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
         self.meter.moved(way, bytes as u64);
         if let Some(rate) = self.rate {

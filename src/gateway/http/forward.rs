@@ -20,15 +20,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncRead, AsyncWrite, split};
 
 use self::upload::{Upload, UploadEnd};
-use super::answer;
 use super::body::{Body, Piece};
 use super::carry::{Carrier, Stopped};
 use super::framing::Version;
 use super::head::Scan;
 use super::response::{self, Asked, Response};
 use crate::gateway::client::{ClientStream, Inbox};
-use crate::gateway::failure::{AnswerFault, ClientFault, Failure};
-use crate::gateway::gate::{ExitFacts, Forwarder, Opened};
+use crate::gateway::failure::{AnswerFault, ClientFault, Failure, Limited};
+use crate::gateway::gate::{Forwarder, Opened};
 use crate::gateway::relay::{Direction, Meter};
 
 /// The maximum number of interim answers that a target may send before its final answer. Targets send a 100 or a 103
@@ -50,6 +49,8 @@ pub struct Exchange {
     pub idempotent: bool,
     /// True if the client waits for a `100 Continue` before it sends the body.
     pub expects: bool,
+    /// True if the answer must contain the identity of the exit.
+    pub identity: bool,
 }
 
 impl Exchange {
@@ -131,16 +132,16 @@ struct Progress {
 }
 
 /// Sends the request over `opened`, and sends the target's answer to the client. `sent_early` is true if the head of
-/// the request was already sent together with the dial.
+/// the request was already sent together with the dial. `exit_fields` has the fields of the answer that describe the exit.
 pub async fn exchange<L>(
     client: &mut ClientStream,
     inbox: &mut Inbox,
     opened: &mut Opened<L>,
     exchange: &Exchange,
-    sent_early: bool,
+    (sent_early, exit_fields): (bool, &str),
     meter: &impl Meter,
 ) -> ExchangeEnd {
-    let carrier = Carrier::new(meter, opened.idle, opened.rate.as_deref());
+    let carrier = Carrier::new(meter, opened.idle, opened.rate.as_deref(), opened.spend.as_ref());
     let progress = Progress {
         body_begun: AtomicBool::new(false),
         sent: AtomicBool::new(sent_early),
@@ -160,7 +161,7 @@ pub async fn exchange<L>(
         target: from_target,
         client: to_client,
         answer,
-        exit: &opened.exit,
+        exit_fields,
     };
     let upload = upload.run(inbox, sent_early);
     let download = download.run();
@@ -171,6 +172,7 @@ pub async fn exchange<L>(
             biased;
             end = &mut download => return end,
             stop = &mut upload, if sending => match stop {
+                UploadEnd::Budget => return over_budget(progress.answer_begun.load(Ordering::Relaxed), None),
                 // The target no longer reads the request, but it may have sent an answer before. So the direction from
                 // the target to the client continues, to read such an answer.
                 UploadEnd::Target => sending = false,
@@ -191,7 +193,8 @@ struct Download<'a, M, R, W> {
     target: R,
     client: W,
     answer: Inbox,
-    exit: &'a ExitFacts,
+    /// The fields of the answer that describe the exit.
+    exit_fields: &'a str,
 }
 
 /// The parts of an answer's head that the rest of the exchange needs.
@@ -267,6 +270,7 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
             }
             match self.carrier.read_answer(&mut self.answer, &mut self.target).await {
                 Ok(true) => {}
+                Err(Stopped::Budget) => return Err(over_budget(false, None)), // only a write returns this
                 // Here the target has not answered at all, and the request may still succeed through another exit.
                 // Therefore the time limit for this wait may be shorter than the limits for other silences.
                 Err(Stopped::Silent)
@@ -297,8 +301,7 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
     /// Returns the fields that the gateway adds to an answer, and the empty line that ends the head. The fields are those
     /// about the exit and, if it is needed, the field `Connection`.
     fn added_fields(&self, begun: &AnswerHead) -> String {
-        let mut fields = String::new();
-        answer::exit_fields(self.exit, &mut fields);
+        let mut fields = self.exit_fields.to_owned();
         if begun.status != 101 {
             if !begun.client_keeps {
                 fields.push_str("Connection: close\r\n");
@@ -328,11 +331,13 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
                     Ok(true) => continue,
                     Ok(false) if body.may_end_here() => break,
                     Err(Stopped::Silent) => return broken(AnswerFault::Timeout, body),
-                    Ok(false) | Err(Stopped::Broken) => return broken(AnswerFault::Incomplete, body),
+                    Ok(false) | Err(Stopped::Broken | Stopped::Budget) => return broken(AnswerFault::Incomplete, body),
                 },
             };
-            if self.carrier.write(&mut self.client, text, Direction::Down).await.is_err() {
-                return left();
+            match self.carrier.write(&mut self.client, text, Direction::Down).await {
+                Ok(()) => {}
+                Err(Stopped::Budget) => return over_budget(true, Some(body)),
+                Err(Stopped::Silent | Stopped::Broken) => return left(),
             }
             self.answer.consume(taken);
         }
@@ -344,7 +349,12 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
     }
 
     async fn send_client(&mut self, bytes: &[u8]) -> Result<(), ExchangeEnd> {
-        self.carrier.write(&mut self.client, bytes, Direction::Down).await.map_err(|_| left())
+        // If the budget is used up before the write, the client gets no byte of this head, and can get a 429 instead.
+        let begun = !self.carrier.is_over_budget();
+        self.carrier.write(&mut self.client, bytes, Direction::Down).await.map_err(|stopped| match stopped {
+            Stopped::Budget => over_budget(begun, None),
+            Stopped::Silent | Stopped::Broken => left(),
+        })
     }
 }
 
@@ -354,6 +364,17 @@ fn failed(failure: Failure) -> ExchangeEnd {
 
 fn left() -> ExchangeEnd {
     ExchangeEnd::Failed { failure: Failure::Client(ClientFault::Left), notice: Notice::Close }
+}
+
+/// The end of an exchange whose key has used up a budget. `begun` is true if the client may have received a part of the
+/// answer. `body` is the body of that answer, if its head was sent completely.
+fn over_budget(begun: bool, body: Option<Body>) -> ExchangeEnd {
+    let notice = match (begun, body) {
+        (false, _) => Notice::Answer,
+        (true, Some(Body::UntilClose)) => Notice::Reset,
+        (true, _) => Notice::Close,
+    };
+    ExchangeEnd::Failed { failure: Failure::Limited(Limited::Budget), notice }
 }
 
 fn broken(fault: AnswerFault, body: Body) -> ExchangeEnd {
@@ -374,6 +395,7 @@ mod tests {
             keep: true,
             idempotent: true,
             expects: false,
+            identity: false,
         };
         let forwarder = |authorization: Option<&str>| Forwarder {
             origin: "http://web.test:8080".into(),

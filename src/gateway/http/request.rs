@@ -111,6 +111,11 @@ impl<'b> Request<'b> {
         matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
     }
 
+    /// Returns true if the client asks for the identity of the exit in the answer.
+    pub fn asks_identity(&self) -> bool {
+        self.fields.get("x-exitgate-identity").is_some_and(|field| field.value == b"1")
+    }
+
     /// Returns the number in the field `Max-Forwards`. Returns `None` if the field is missing or has no meaning. The
     /// field has a meaning only for TRACE and OPTIONS (RFC 9110, section 7.6.2).
     pub fn hops_left(&self) -> Option<u64> {

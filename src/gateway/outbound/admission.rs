@@ -3,14 +3,15 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Instant, SystemTime};
 
 use super::super::failure::{AuthFault, Denial, Failure, Limited};
 use super::super::gate::{Caller, Refusal};
 use super::Parts;
-use crate::exit::Exit;
 use crate::exit::load::InFlight;
-use crate::limit::{Admission, Denied, Identity, KeyRefusal, subscriber};
+use crate::exit::{Exit, Source};
+use crate::limit::{Admission, Denied, Identity, KeyRefusal, Spend, Spent, subscriber};
 use crate::route::Tenant;
 use crate::route::policy::Auth;
 
@@ -21,6 +22,8 @@ pub struct AdmittedClient {
     /// The address under which the client is counted: for IPv6, the /64 prefix.
     address: IpAddr,
     admission: Admission,
+    /// True after the request of this client was counted in a budget.
+    counted: AtomicBool,
 }
 
 impl AdmittedClient {
@@ -36,6 +39,24 @@ impl AdmittedClient {
 
     pub(super) fn key_name(&self) -> Option<&Arc<str>> {
         self.identity.key()
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Returns true if the request of this client was counted in a budget.
+    pub(super) fn is_counted(&self) -> bool {
+        self.counted.load(Relaxed)
+    }
+
+    pub(super) fn set_counted(&self) {
+        self.counted.store(true, Relaxed);
+    }
+
+    /// Returns the counter of the bytes of a stream through this source. `None` if the client needed no key.
+    pub(super) fn spend(&self, source: Source) -> Option<Spend> {
+        self.identity.account().map(|account| account.spend(source.as_str()))
     }
 
     pub(super) fn admission(&self) -> &Admission {
@@ -71,7 +92,10 @@ pub(super) fn admit(parts: &Parts, caller: &Caller<'_>, password: Option<&[u8]>)
         (false, _) => parts.limits.identify(client, password, now).map_err(bad_key)?,
     };
     let admission = parts.limits.admit(&identity, client).map_err(over_limit)?;
-    Ok(AdmittedClient { identity, address: subscriber(client), admission })
+    if let Some(spent) = identity.account().and_then(|account| account.spent(SystemTime::now().into())) {
+        return Err(over_budget(spent));
+    }
+    Ok(AdmittedClient { identity, address: subscriber(client), admission, counted: AtomicBool::new(false) })
 }
 
 /// Applies the rules of a route's own port. Refuses clients whose address may not use the route, and returns true if
@@ -99,6 +123,7 @@ fn bad_key(refused: KeyRefusal) -> Refusal {
     match refused {
         KeyRefusal::NoKey => Failure::Auth(AuthFault::Missing).into(),
         KeyRefusal::WrongKey => Failure::Auth(AuthFault::Wrong).into(),
+        KeyRefusal::Expired => Refusal::because(Failure::Auth(AuthFault::Wrong), "its time is over"),
         KeyRefusal::Damped { retry_after } => {
             Refusal { retry_after: Some(retry_after), ..Failure::Limited(Limited::WrongKeys).into() }
         }
@@ -113,5 +138,12 @@ fn over_limit(denied: Denied) -> Refusal {
             let refusal = Refusal::because(Failure::Limited(Limited::Rate), detail);
             Refusal { retry_after: Some(retry_after), ..refusal }
         }
+        Denied::Budget(spent) => over_budget(spent),
     }
+}
+
+/// Refuses a client because a budget of its key is used up.
+pub(super) fn over_budget(spent: Spent) -> Refusal {
+    let retry_after = Some(spent.wait(SystemTime::now().into()));
+    Refusal { retry_after, ..Refusal::because(Failure::Limited(Limited::Budget), Denied::Budget(spent).to_string()) }
 }

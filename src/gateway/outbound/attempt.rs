@@ -153,6 +153,9 @@ impl Outbound {
         let avoid = [attempt.request.avoid, failed].concat();
         let attempt = Attempt { request: OpenRequest { avoid: &avoid, ..attempt.request }, ..*attempt };
         let Ok(mut next) = self.decide(&attempt) else { return false };
+        if Self::check_sources(&attempt, &next).is_err() {
+            return false;
+        }
         if !next.events.is_empty() {
             Box::pin(self.parts.state.make_durable(std::mem::take(&mut next.events))).await;
         }
@@ -286,9 +289,11 @@ impl Outbound {
             usable.get_or_init(Instant::now);
         }
         match exit.id() {
-            ExitId::Direct => {
+            ExitId::Direct | ExitId::Own(_) => {
                 let terms = self.terms.load_full();
-                dial::direct::dial(target, &terms.rules, by).await.map(DialedStream::from)
+                let from = if let ExitId::Own(ip) = exit.id() { Some(*ip) } else { None };
+                // The future is boxed because it makes the future of every other dial larger.
+                Box::pin(dial::direct::dial(target, &terms.rules, from, by)).await.map(DialedStream::from)
             }
             ExitId::Tor(fingerprint) => {
                 let options = dial::tor::Options {
@@ -337,6 +342,7 @@ impl Outbound {
             checked: exit.known().good.map(|at| now.since(at)),
             moved: told_move(plan),
             route: wish.scope.clone(),
+            rule: wish.rule_text(),
             meters: self.meters.of(wish.label()),
         };
         Opened {
@@ -344,6 +350,7 @@ impl Outbound {
             exit: facts,
             idle: self.terms.load().times.idle,
             rate: client.admission().rate(),
+            spend: client.spend(exit.id().source()),
             first_down: first,
             forwarder,
             // Only a dial through Tor sends the early bytes.
@@ -351,7 +358,7 @@ impl Outbound {
             reuse: wish.selector.mode != Mode::Rotate,
             // If a stream through a proxy breaks off, the proxy is probably at fault. So a session or a pin may
             // then use another exit.
-            keeps_exit: keeps_exit(wish) && matches!(exit.id(), ExitId::Tor(_)),
+            keeps_exit: keeps_exit(wish) && matches!(exit.id(), ExitId::Tor(_) | ExitId::Own(_)),
             failed,
             attempts_left,
             lease: Lease::new(exit, flight),

@@ -61,7 +61,7 @@ impl Outbound {
             "session": wish.selector.session.as_ref().map(ToString::to_string),
             "key": client.key(),
             "pool": explained.pool.len(),
-            "exit": exit.map(|exit| describe(exit, state.now())),
+            "exit": exit.map(|exit| self.describe(exit, state.now())),
             "refused": explained.why.as_ref().map(ToString::to_string),
         })
     }
@@ -73,8 +73,8 @@ impl Outbound {
             fault => Refusal::because(Failure::NoExit(NoExit::NoneUsable), fault.to_string()),
         })?;
         let (now, snapshot) = (self.parts.state.now(), self.parts.state.load());
-        let show = |id| snapshot.catalog.get(id).map(|exit| describe(exit, now));
-        let after = show(rotated.after.id()).unwrap_or_else(|| describe(&rotated.after, now));
+        let show = |id| snapshot.catalog.get(id).map(|exit| self.describe(exit, now));
+        let after = show(rotated.after.id()).unwrap_or_else(|| self.describe(&rotated.after, now));
         Ok(json!({ "before": rotated.before.as_ref().and_then(show), "after": after }))
     }
 
@@ -84,17 +84,22 @@ impl Outbound {
             .map_err(|error| wrong(format!("{error}; send {{\"site\": \"shop.example\"}}")))?;
         let host = Host::parse(&reported.site).map_err(|why| wrong(format!("`site`: {why}")))?;
         let (exit, outcome) = (reported.exit.as_deref(), reported.outcome.as_deref());
-        let banned = self.report(client.key(), wish, &host, exit, outcome).await;
+        // The rules of the route decide which exit served the site. If a rule refuses the site, the route itself
+        // counts.
+        let routes = self.parts.state.snapshot();
+        let ruled = routes.routes.for_target(wish.clone(), &host, Some(443)).unwrap_or_else(|_| wish.clone());
+        let banned = self.report(client.key(), &ruled, &host, exit, outcome).await;
         let banned = banned.map_err(|fault| wrong(fault.to_string()))?;
         Ok(json!({ "site": banned.site.as_str(), "exit": banned.exit.to_string() }))
     }
-}
 
-fn describe(exit: &Exit, now: Moment) -> Value {
-    json!({
-        "id": exit.id().to_string(),
-        "ip": exit.ip(),
-        "country": exit.country().is_known().then(|| exit.country().to_string()),
-        "checked_seconds_ago": exit.known().good.map(|at| now.since(at).as_secs()),
-    })
+    fn describe(&self, exit: &Exit, now: Moment) -> Value {
+        json!({
+            "id": exit.id().to_string(),
+            "ip": exit.ip(),
+            "country": exit.country().is_known().then(|| exit.country().to_string()),
+            "checked_seconds_ago": exit.known().good.map(|at| now.since(at).as_secs()),
+            "identity": self.parts.identities.of(exit),
+        })
+    }
 }

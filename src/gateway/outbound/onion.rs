@@ -31,6 +31,7 @@ impl Outbound {
             checked: None,
             moved: None,
             route: wish.scope.clone(),
+            rule: wish.rule_text(),
             meters,
         };
         Ok(Opened {
@@ -38,6 +39,7 @@ impl Outbound {
             exit,
             idle: self.terms.load().times.idle,
             rate: client.admission().rate(),
+            spend: client.spend(ExitId::Onion.source()),
             first_down: Vec::new(),
             sent_early: !early.is_empty(),
             forwarder: None,

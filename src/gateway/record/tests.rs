@@ -15,6 +15,7 @@ fn facts(meters: &Arc<RouteMeters>) -> ExitFacts {
         checked: None,
         moved: None,
         route: "us-session-a".into(),
+        rule: None,
         meters: meters.clone(),
     }
 }
@@ -79,6 +80,18 @@ fn the_line_has_the_connections_id_and_the_name_of_its_key() {
     assert_eq!(lines[0], ["team-a".to_owned(), id.clone()]);
     assert_eq!(lines[1][0], "null");
     assert_ne!(lines[1][1], id, "each connection has an id of its own");
+}
+
+#[test]
+fn the_line_names_the_rule_that_matched() {
+    let ((), seen) = observed(async || {
+        let route = Arc::new(RouteMeters::new("shop"));
+        let mut record = record(false);
+        record.asked("shop", None);
+        record.opened(&ExitFacts { route: "shop:us".into(), rule: Some("shop#2".into()), ..facts(&route) });
+        record.ended(Outcome::Answered);
+    });
+    assert_eq!(seen.access(&["route", "rule"]), [["shop:us", "shop#2"]]);
 }
 
 #[test]

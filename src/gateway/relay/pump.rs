@@ -20,7 +20,7 @@ use super::side::Side;
 #[cfg(target_os = "linux")]
 use super::splice::Splice;
 use super::{Direction, Meter};
-use crate::limit::Bucket;
+use crate::limit::{Bucket, Spend};
 
 /// The number of full buffers that a pump moves before other tasks run: half a MiB, which takes about 0.1 ms. Not
 /// tuned.
@@ -33,7 +33,27 @@ pub(super) struct Gone;
 /// The state that both pumps of a tunnel share.
 pub(super) struct Shared<'a, M> {
     pub(super) rate: Option<&'a Bucket>,
+    pub(super) spend: Option<&'a Spend>,
     pub(super) meter: &'a M,
+}
+
+impl<M> Shared<'_, M> {
+    /// Reserves up to `want` bytes of the budgets of the client's key, and returns how many may be written.
+    fn take(&self, want: usize) -> usize {
+        self.spend.map_or(want, |spend| spend.take(want))
+    }
+
+    /// Gives back reserved bytes that were not written.
+    fn give_back(&self, bytes: usize) {
+        if let Some(spend) = self.spend {
+            spend.give_back(bytes);
+        }
+    }
+}
+
+/// Returns how many bytes a write has written.
+fn written(polled: &Poll<io::Result<usize>>) -> usize {
+    if let Poll::Ready(Ok(len)) = polled { *len } else { 0 }
 }
 
 /// One direction of a tunnel.
@@ -49,6 +69,8 @@ pub(super) struct Pump {
     unflushed: bool,
     /// True if the last write could not continue because the writer's socket accepted no more bytes.
     blocked: bool,
+    /// True after a write was stopped because a budget of the client's key was used up.
+    over_budget: bool,
     moved: u64,
     touched: Instant,
     /// A timer while the byte rate makes this direction wait. `None` at all other times.
@@ -77,6 +99,7 @@ impl Pump {
             splice: Splice::default(),
             unflushed: false,
             blocked: false,
+            over_budget: false,
             moved: 0,
             touched: now,
             pause: None,
@@ -96,6 +119,11 @@ impl Pump {
     /// Returns true if this direction waits because the writer accepts no bytes.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked
+    }
+
+    /// Returns true if a budget of the client's key stopped this direction.
+    pub(super) fn is_over_budget(&self) -> bool {
+        self.over_budget
     }
 
     /// Returns the number of bytes written in this direction so far.
@@ -179,7 +207,14 @@ impl Pump {
         last: bool,
     ) -> Poll<io::Result<()>> {
         while let Some(held) = &mut self.held {
-            let len = ready!(Pin::new(&mut *to).poll_write(cx, held.rest()))?;
+            let granted = shared.take(held.rest().len());
+            if granted == 0 {
+                self.over_budget = true;
+                return Poll::Pending;
+            }
+            let polled = Pin::new(&mut *to).poll_write(cx, &held.rest()[..granted]);
+            shared.give_back(granted - written(&polled));
+            let len = ready!(polled)?;
             if len == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -193,7 +228,14 @@ impl Pump {
         #[cfg(target_os = "linux")]
         if let Some(bare) = to.bare() {
             while self.splice.holds() {
-                let len = ready!(self.splice.pour(cx, bare))?;
+                let granted = shared.take(self.splice.held());
+                if granted == 0 {
+                    self.over_budget = true;
+                    return Poll::Pending;
+                }
+                let polled = self.splice.pour(cx, bare, granted);
+                shared.give_back(granted - written(&polled));
+                let len = ready!(polled)?;
                 self.count(len, shared);
             }
         }

@@ -92,6 +92,11 @@ impl Splice {
         self.held > 0
     }
 
+    /// Returns the number of bytes in the pipe.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
     /// Fills the empty pipe with up to `limit` bytes from the socket `from`. The result is the number of bytes. The
     /// result 0 means that `from` has ended.
     pub(super) fn fill(&mut self, cx: &mut Context<'_>, from: Bare<'_>, limit: usize) -> Poll<io::Result<usize>> {
@@ -129,13 +134,15 @@ impl Splice {
         }
     }
 
-    /// Writes some of the bytes in the pipe to the socket `to`, and returns their number.
-    pub(super) fn pour(&mut self, cx: &mut Context<'_>, to: Bare<'_>) -> Poll<io::Result<usize>> {
+    /// Writes up to `limit` of the bytes in the pipe to the socket `to`, and returns their number.
+    pub(super) fn pour(&mut self, cx: &mut Context<'_>, to: Bare<'_>, limit: usize) -> Poll<io::Result<usize>> {
         loop {
             ready!(to.poll_write_ready(cx))?;
             let Some(pipe) = &self.pipe else { return Poll::Ready(Err(io::ErrorKind::WriteZero.into())) };
             let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-            match to.try_io(Interest::WRITABLE, |fd| Ok(splice(&pipe.read, None, fd, None, self.held, flags)?)) {
+            match to
+                .try_io(Interest::WRITABLE, |fd| Ok(splice(&pipe.read, None, fd, None, self.held.min(limit), flags)?))
+            {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(len) => {
                     self.held -= len;

@@ -29,9 +29,19 @@ impl Rig {
 
     /// Runs the relay while `story` runs. Both must finish.
     async fn tell<F: Future>(self, rate: Option<Bucket>, story: impl FnOnce(TcpStream, TcpStream, Cut) -> F) -> End {
+        self.tell_spending(rate, None, story).await
+    }
+
+    /// Does the same as [`Rig::tell`] for a client whose key has budgets.
+    async fn tell_spending<F: Future>(
+        self,
+        rate: Option<Bucket>,
+        spend: Option<Spend>,
+        story: impl FnOnce(TcpStream, TcpStream, Cut) -> F,
+    ) -> End {
         let Self { near, client, far, target, traffic, cut } = self;
         let rate = rate.map(Arc::new);
-        let terms = Terms { first_up: b"<", first_down: b">", idle: &IDLE, rate, meter: &traffic, cut: &cut };
+        let terms = Terms { first_up: b"<", first_down: b">", idle: &IDLE, rate, spend, meter: &traffic, cut: &cut };
         let relaying = relay(client, dial::Stream::Tcp(target), terms);
         let (end, _) = tokio::join!(relaying, story(near, far, cut.clone()));
         assert_eq!(
@@ -153,7 +163,15 @@ async fn a_target_that_never_answers_is_given_up_sooner_where_that_is_set() {
         tokio::time::pause();
         let begun = Instant::now();
         let idle = Idle { answer: Duration::from_secs(7), ..IDLE };
-        let terms = Terms { first_up: b"<", first_down: says, idle: &idle, rate: None, meter: &traffic, cut: &cut };
+        let terms = Terms {
+            first_up: b"<",
+            first_down: says,
+            idle: &idle,
+            rate: None,
+            spend: None,
+            meter: &traffic,
+            cut: &cut,
+        };
         let end = relay(ours, dial::Stream::Tcp(target), terms).await;
         assert_eq!((end.reason, begun.elapsed().as_secs()), (reason, seconds));
         if reason == Reason::Unanswered {
@@ -216,4 +234,47 @@ async fn a_rate_covers_both_directions() {
     assert_eq!(end.await.reason, Reason::Finished);
     let took = begun.elapsed().as_secs_f64();
     assert!((2.5..=3.5).contains(&took), "400 kB at 100 kB/s with a second's burst took {took}");
+}
+
+/// Runs a tunnel whose target sends 1 MiB more than the budget of the client's key.
+async fn over_budget(budget: u64) {
+    let account = crate::limit::Account::limited(budget);
+    let sent = usize::try_from(budget).unwrap() + (1 << 20);
+    let (rig, spend) = (Rig::new().await, account.spend("tor"));
+    let story = async |mut near: TcpStream, mut far: TcpStream, _| {
+        let read = async move {
+            let (mut got, mut buffer) = (0, vec![0; 1 << 16]);
+            loop {
+                match near.read(&mut buffer).await {
+                    Ok(n) if n > 0 => got += n,
+                    end => return (got as u64, end.is_err()),
+                }
+            }
+        };
+        let write = async move {
+            let _ = far.write_all(&vec![7; sent]).await; // fails when the tunnel is cut
+            far
+        };
+        let ((got, reset), _far) = tokio::join!(read, write);
+        (got, reset)
+    };
+    let mut heard = (0, false);
+    let end = rig
+        .tell_spending(None, Some(spend), |near, far, cut| async {
+            heard = story(near, far, cut).await;
+        })
+        .await;
+    assert_eq!(end.reason, Reason::Budget);
+    assert_eq!(end.up + end.down, budget, "not a byte more, and not a byte less");
+    assert!(heard.1 && heard.0 <= budget, "the client sees a reset, and never more than the budget: {heard:?}");
+}
+
+#[tokio::test]
+async fn a_tunnel_ends_at_the_last_byte_of_a_budget() {
+    over_budget(100_001).await;
+}
+
+#[tokio::test]
+async fn a_spliced_tunnel_ends_at_the_last_byte_of_a_budget() {
+    over_budget(8_000_001).await;
 }

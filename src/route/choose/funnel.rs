@@ -74,7 +74,8 @@ impl Chooser<'_> {
         // The minute is part of the seed. So a request that is repeated within a minute lists the same exits and waits
         // for the same checks.
         let minute = self.ask.now.0 / 60_000_000;
-        let first = self.view.catalog.first(exits, stir(self.holder.seed(), minute), COMPARED);
+        let mut first = self.view.catalog.first(exits, stir(self.holder.seed(), minute), COMPARED);
+        first.sort_unstable_by(|one, other| one.0.total_cmp(&other.0));
         let mut listed: Vec<&Arc<Exit>> = Vec::new();
         for exit in first.into_iter().filter_map(|(_, slot)| self.view.catalog.at(slot)) {
             let address = |exit: &Exit| exit.listing().announced.first().copied();
@@ -90,7 +91,7 @@ impl Chooser<'_> {
     fn count_matching(&self) -> StepCounter {
         let (catalog, selector) = (self.view.catalog, self.need.selector);
         let sources = self.need.policy.sources(selector);
-        let mut filter = Filter { sources, countries: &CountrySet::ALL, asn: None, check: None };
+        let mut filter = Filter { sources, countries: &CountrySet::ALL, asn: None, not_asn: &[], check: None };
         let mut left = catalog.matching(&filter);
         let mut steps = vec![(Step::Known, catalog.len())];
         if left.count() < catalog.len() {
@@ -106,6 +107,11 @@ impl Chooser<'_> {
             filter.asn = Some(asn);
             left = catalog.matching(&filter);
             steps.push((Step::Asn(asn), left.count()));
+        }
+        if !selector.not_asn.is_empty() {
+            filter.not_asn = &selector.not_asn;
+            left = catalog.matching(&filter);
+            steps.push((Step::NotAsn(selector.not_asn.clone()), left.count()));
         }
         StepCounter { left, steps }
     }

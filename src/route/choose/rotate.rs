@@ -81,7 +81,7 @@ impl Chooser<'_> {
         let pinned = self.memory.pins().of(self.holder, self.ask.now);
         let exit = self.fresh(pinned.as_ref(), rng).ok_or_else(|| self.refuse())?.clone();
         let before = pinned.as_ref().map(|pinned| pinned.exit.clone());
-        Ok(Successor { before, before_ip: pinned.as_ref().map(|pinned| pinned.ip.into()), exit, pinned })
+        Ok(Successor { before, before_ip: pinned.as_ref().map(|pinned| pinned.ip), exit, pinned })
     }
 
     fn next_session<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Successor, Box<Refusal>> {

@@ -1,7 +1,7 @@
 //! Chooses exits for the connections of a strict route: each connection gets the one fixed IP of its holder, or an
 //! error.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rand::Rng;
@@ -145,7 +145,7 @@ impl<'a> Chooser<'a> {
 
     /// Pins an exit. `None` if another connection was earlier, or if another pin took the address meanwhile.
     pub(super) fn pin(&self, exit: &Exit, instead_of: Option<(&Pinned, Cause)>) -> Option<Vec<Event>> {
-        let to = Pinned { exit: exit.id().clone(), ip: exit.v4()? };
+        let to = Pinned { exit: exit.id().clone(), ip: exit.pinnable()? };
         let terms = (self.need.policy.pin_term(self.need.selector), self.need.policy.exclusive);
         match self.memory.pins().pin(self.holder, &to, instead_of, terms, self.ask.now) {
             PinResult::Made(events) => {
@@ -157,11 +157,11 @@ impl<'a> Chooser<'a> {
     }
 
     /// Returns another usable exit with this address.
-    fn twin(&self, ip: Ipv4Addr) -> Option<&'a Arc<Exit>> {
-        let mut twins = self.view.catalog.behind(ip.into());
+    fn twin(&self, ip: IpAddr) -> Option<&'a Arc<Exit>> {
+        let mut twins = self.view.catalog.behind(ip);
         twins.keep(self.view.catalog.distinct());
         twins.keep(&self.fitting());
-        twins.iter().filter_map(|slot| self.view.catalog.at(slot)).find(|exit| exit.v4() == Some(ip))
+        twins.iter().filter_map(|slot| self.view.catalog.at(slot)).find(|exit| exit.pinnable() == Some(ip))
     }
 
     /// Returns an exit for a new pin, with another address than `not`. The exit is chosen by load from a few exits
@@ -171,7 +171,7 @@ impl<'a> Chooser<'a> {
         let catalog = self.view.catalog;
         let mut free = self.fitting();
         free.keep(catalog.distinct());
-        free.drop(&not.map_or_else(Bits::default, |not| catalog.behind(not.ip.into())));
+        free.drop(&not.map_or_else(Bits::default, |not| catalog.behind(not.ip)));
         let least = self.memory.pins().least_used(catalog, &free, self.need.policy.exclusive);
         // The set of used addresses may be slightly out of date, so each exit that is drawn from the set is checked
         // again.
@@ -183,7 +183,7 @@ impl<'a> Chooser<'a> {
     fn pinnable<R: Rng + ?Sized>(&self, from: &Bits, not: Option<&Pinned>, rng: &mut R) -> Option<&'a Arc<Exit>> {
         let pins = self.memory.pins();
         let pinnable = |exit: &'a Arc<Exit>| {
-            let ip = exit.v4().filter(|ip| not.is_none_or(|not| not.ip != *ip))?;
+            let ip = exit.pinnable().filter(|ip| not.is_none_or(|not| not.ip != *ip))?;
             Some((pins.free(ip, self.need.policy.exclusive)?, exit))
         };
         let drawn = self.draw_some(from, PINNABLE, rng, pinnable);

@@ -25,7 +25,7 @@ fn members_have_an_ip_each() {
     for n in 0..12 {
         world.learn(n, |known| {
             known.observed.clear();
-            known.saw(ip(100 + n % 3).into(), country("US"), START);
+            known.saw(ip(100 + n % 3), country("US"), START);
         });
     }
     world.route("shop", "us", policy(8));
@@ -36,7 +36,7 @@ fn members_have_an_ip_each() {
 #[test]
 fn an_exit_with_several_ips_fills_a_place_only_if_no_other_can() {
     let mut world = World::new(&["US"; 3]);
-    world.learn(1, |known| known.saw(ip(50).into(), country("US"), START));
+    world.learn(1, |known| known.saw(ip(50), country("US"), START));
     world.route("shop", "us", policy(3));
     let found = &world.routes.get("shop").unwrap().pool;
     assert_eq!((found.have(), found.unique_ips()), (3, 2));
@@ -226,7 +226,7 @@ fn sources_serve_in_order() {
         }
         edit.list(listing.clone());
         edit.learn(&listing.id, |known| {
-            known.saw(ip(n).into(), country("US"), START);
+            known.saw(ip(n), country("US"), START);
             known.verdict = Verdict::Good;
         });
     }
@@ -298,7 +298,7 @@ fn apply(world: &mut World, change: &Change) {
             edit.list(listing(n, if n % 3 == 0 { "DE" } else { "US" }));
             edit.learn(&id(n), |known| {
                 known.observed.clear();
-                known.saw(ip(200 + at).into(), country(if n % 3 == 0 { "DE" } else { "US" }), START);
+                known.saw(ip(200 + at), country(if n % 3 == 0 { "DE" } else { "US" }), START);
                 known.verdict = Verdict::Good;
             });
             world.catalog = edit.finish();
@@ -309,7 +309,7 @@ fn apply(world: &mut World, change: &Change) {
         Change::Verdict(n, good) => {
             world.learn(n, |known| known.verdict = if good { Verdict::Good } else { Verdict::Bad })
         }
-        Change::Several(n) => world.learn(n, |known| known.saw(ip(300 + n).into(), country("US"), START)),
+        Change::Several(n) => world.learn(n, |known| known.saw(ip(300 + n), country("US"), START)),
     }
 }
 

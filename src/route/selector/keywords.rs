@@ -103,13 +103,14 @@ pub(super) enum Key {
     Ttl(Option<u64>),
     Exit,
     Asn,
+    NotAsn,
     Source,
     Isolate,
 }
 
 /// Every keyword. The aliases are those that Bright Data, Oxylabs, Decodo, SOAX, IPRoyal and Geonode document. A
 /// `lifetime` without a unit is in minutes, as at the providers that have no units.
-pub(super) const KEYWORDS: [(&str, Keyword); 18] = [
+pub(super) const KEYWORDS: [(&str, Keyword); 19] = [
     (ANY, Keyword::Key(Key::Geo)),
     ("strict", Keyword::Mode(Mode::Strict)),
     ("flexible", Keyword::Mode(Mode::Flexible)),
@@ -118,6 +119,7 @@ pub(super) const KEYWORDS: [(&str, Keyword); 18] = [
     ("ttl", Keyword::Key(Key::Ttl(None))),
     ("exit", Keyword::Key(Key::Exit)),
     ("asn", Keyword::Key(Key::Asn)),
+    ("nonasn", Keyword::Key(Key::NotAsn)),
     ("source", Keyword::Key(Key::Source)),
     ("isolate", Keyword::Key(Key::Isolate)),
     ("country", Keyword::Alias(Key::Geo)),

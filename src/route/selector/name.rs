@@ -59,6 +59,11 @@ impl RouteName {
         }
     }
 
+    /// Reads the name of a route to which a rule leads. The name may not have a route yet.
+    pub fn of_rule(text: &str) -> Result<Self, BadName> {
+        Self::of_letters(text)
+    }
+
     fn of_letters(text: &str) -> Result<Self, BadName> {
         let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         let fit = text.starts_with(|c: char| c.is_ascii_lowercase()) && text.len() <= 63 && text.bytes().all(fits);

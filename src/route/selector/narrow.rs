@@ -58,6 +58,12 @@ impl Selector {
         }
         only(&mut whole.exit, &parsed.exit, widens)?;
         only(&mut whole.asn, &parsed.asn, widens)?;
+        if let Some((all, _)) = &parsed.not_asn {
+            // Each AS more that is excluded narrows the route.
+            whole.not_asn.extend(all);
+            whole.not_asn.sort_unstable();
+            whole.not_asn.dedup();
+        }
         only(&mut whole.session, &parsed.session, widens)?;
         only(&mut whole.ttl, &parsed.ttl, widens)?;
         if let Some((by, token)) = parsed.isolate {
@@ -66,6 +72,7 @@ impl Selector {
             whole.isolate.ok_or_else(|| widens(token))?;
         }
         parsed.contradictions(&whole)?;
+        let whole = whole.without_idle_exclusions();
         let fewer = whole.pooled() != self.pooled();
         Ok(Narrowed { beyond: self.beyond(&whole), selector: whole, fewer })
     }
@@ -85,6 +92,7 @@ impl Selector {
             isolate: None,
             exit: whole.exit.filter(|_| self.exit.is_none()),
             asn: whole.asn.filter(|_| self.asn.is_none()),
+            not_asn: if whole.not_asn == self.not_asn { Vec::new() } else { whole.not_asn.clone() },
             source: SourcePick::Tor,
             narrowed_source: false,
             mode: Mode::Flexible,
@@ -92,7 +100,7 @@ impl Selector {
         };
         // Writing to a `String` cannot fail.
         let _ = added.write_tail(&mut text);
-        if whole.narrowed_source {
+        if whole.narrowed_source && (self.source, self.narrowed_source) != (whole.source, true) {
             text.push_str("-source-");
             text.push_str(whole.source.as_str());
         }

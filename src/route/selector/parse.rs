@@ -26,6 +26,7 @@ pub(super) struct ParsedTokens<'t> {
     pub(super) ttl: Option<(Duration, &'t str)>,
     pub(super) exit: Option<(Pick, &'t str)>,
     pub(super) asn: Option<(u32, &'t str)>,
+    pub(super) not_asn: Option<(Vec<u32>, &'t str)>,
     pub(super) source: Option<(SourcePick, &'t str)>,
     pub(super) isolate: Option<(IsolateBy, &'t str)>,
 }
@@ -49,12 +50,13 @@ pub(super) fn selector(text: &str, words: &Words) -> Result<Selector, BadSelecto
         ttl: parsed.ttl.map(|(ttl, _)| ttl),
         exit: parsed.exit.map(|(exit, _)| exit),
         asn: parsed.asn.map(|(asn, _)| asn),
+        not_asn: parsed.not_asn.as_ref().map_or(Vec::new(), |(all, _)| all.clone()),
         source: parsed.source.map_or(SourcePick::Tor, |(source, _)| source),
         narrowed_source: false,
         isolate: parsed.isolate.map(|(by, _)| by),
     };
     parsed.contradictions(&selector)?;
-    Ok(selector)
+    Ok(selector.without_idle_exclusions())
 }
 
 /// Returns true if the text of a selector contains the token `source-…`.
@@ -124,6 +126,7 @@ impl<'t> ParsedTokens<'t> {
             Key::Ttl(unit) => put(&mut self.ttl, span::parse(&folded, unit).ok_or_else(|| bad(Reason::Time))?, token),
             Key::Exit => put(&mut self.exit, pick(&folded).ok_or_else(|| bad(Reason::Exit))?, token),
             Key::Asn => put(&mut self.asn, asn(&folded).ok_or_else(|| bad(Reason::Asn))?, token),
+            Key::NotAsn => put(&mut self.not_asn, all_asn(&folded).ok_or_else(|| bad(Reason::Asn))?, token),
             Key::Source => put(&mut self.source, source(&folded).ok_or_else(|| bad(Reason::Source))?, token),
             Key::Isolate => {
                 put(&mut self.isolate, IsolateBy::parse(&folded).ok_or_else(|| bad(Reason::Isolate))?, token)
@@ -166,6 +169,10 @@ impl<'t> ParsedTokens<'t> {
         }
         if let (Some((_, token)), None) = (self.ttl, &whole.session) {
             return Err(BadSelector::new(token, Reason::TimeAlone));
+        }
+        if whole.asn.is_some_and(|asn| whole.not_asn.contains(&asn)) {
+            let token = self.not_asn.as_ref().map(|(_, token)| *token).or(self.asn.map(|(_, token)| token));
+            return Err(BadSelector::new(token.unwrap_or_default(), Reason::AsnBoth));
         }
         let not_tor = !matches!(whole.source, SourcePick::Tor | SourcePick::Any);
         if matches!(whole.exit, Some(Pick::Relay(_))) && not_tor {
@@ -212,6 +219,14 @@ fn pick(text: &str) -> Option<Pick> {
 
 fn asn(text: &str) -> Option<u32> {
     number(text.strip_prefix("as").unwrap_or(text)).and_then(|asn| u32::try_from(asn).ok()).filter(|asn| *asn > 0)
+}
+
+/// Reads the numbers of several autonomous systems, joined by `+`. The result is in ascending order.
+fn all_asn(text: &str) -> Option<Vec<u32>> {
+    let mut all = text.split(['+', '.', ' ']).map(asn).collect::<Option<Vec<_>>>()?;
+    all.sort_unstable();
+    all.dedup();
+    Some(all)
 }
 
 fn source(text: &str) -> Option<SourcePick> {

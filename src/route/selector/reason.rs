@@ -65,6 +65,8 @@ pub enum Reason {
     Exit,
     #[error("an AS is a number above 0")]
     Asn,
+    #[error("the username asks for this AS and excludes it; remove one")]
+    AsnBoth,
     #[error("a source is `tor`, `public`, `direct`, `any`, or the name of an entry of `[[sources.upstream]]`")]
     Source,
     #[error("streams are kept apart by `key`, `session` or `target`")]

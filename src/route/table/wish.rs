@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Entry, Route, RouteTable};
+use super::{Entry, Route, RouteTable, RuleId};
 use crate::exit::Exit;
 use crate::net::Host;
 use crate::route::OwnEngine;
@@ -31,12 +31,25 @@ pub struct Wish {
     pub policy: Arc<Policy>,
     /// The scope of the implicit pool. `None` if the route's own pool is used.
     pub(in crate::route) pool: Option<Arc<str>>,
+    /// The text after the route's name in the username. Kept only if the route has rules, which narrow their selectors
+    /// by this text. `None` if nothing follows the name, or if the route has no rules.
+    pub(super) tokens: Option<Box<str>>,
+    /// The rules that matched the target, in the order in which they were applied. Empty until
+    /// [`RouteTable::for_target`] has applied rules.
+    pub rules: Vec<RuleId>,
 }
 
 impl Wish {
     /// Returns the name of the route, or `implicit`. The text is suitable as a metric label.
     pub fn label(&self) -> &str {
         self.entry.as_ref().map_or(IMPLICIT, |entry| entry.route.name.as_str())
+    }
+
+    /// Returns the rules that were applied, as the access line writes them: `shop#2`, or `shop#2>dear#1` if the first
+    /// rule leads to another route whose rule matches too. `None` if no rule was applied.
+    pub fn rule_text(&self) -> Option<Arc<str>> {
+        let ids: Vec<_> = self.rules.iter().map(ToString::to_string).collect();
+        (!ids.is_empty()).then(|| ids.join(">").into())
     }
 
     /// Returns true if connections may use any exit of a pool, because there is neither a session nor a pin.
@@ -81,6 +94,11 @@ impl RouteTable {
             Some(own) => self.resolve_at(username, own)?,
             None => self.resolve_shared(username)?,
         };
+        Self::within_policy(wish)
+    }
+
+    /// Refuses a username whose tokens go beyond the policy of its route.
+    pub(super) fn within_policy(wish: Wish) -> Result<Wish, BadSelector> {
         let longest = wish.policy.max_session_ttl;
         if wish.selector.ttl.is_some_and(|ttl| ttl > longest) {
             return Err(BadSelector::new("ttl", Reason::TimeTooLong(longest)));
@@ -129,20 +147,23 @@ impl RouteTable {
         })
     }
 
-    fn narrowed(&self, entry: &Arc<Entry>, behind: &str) -> Result<Wish, BadSelector> {
+    pub(super) fn narrowed(&self, entry: &Arc<Entry>, behind: &str) -> Result<Wish, BadSelector> {
         let route = &entry.route;
         let sources = route.policy.sources(&route.selector);
         let narrowed = route.selector.narrowed(route.name.as_str(), behind, sources, &self.words)?;
         let Narrowed { selector, beyond, fewer } = narrowed;
         let scope = if beyond.is_empty() { route.name.shared() } else { format!("{}{beyond}", route.name).into() };
         let pool = fewer.then(|| format!("{}:{}", route.name, selector.pooled()).into());
-        Ok(Wish { entry: Some(entry.clone()), policy: route.policy.clone(), selector, scope, pool })
+        let tokens = (!route.policy.rules.is_empty() && !behind.is_empty()).then(|| behind.into());
+        let (entry, policy) = (Some(entry.clone()), route.policy.clone());
+        Ok(Wish { entry, policy, selector, scope, pool, tokens, rules: Vec::new() })
     }
 
     fn implicit(&self, selector: Selector) -> Wish {
         let scope: Arc<str> = selector.lasting().to_string().into();
         let pooled = selector.pooled();
         let pool = if pooled == selector { scope.clone() } else { pooled.to_string().into() };
-        Wish { entry: None, policy: self.defaults.clone(), selector, scope, pool: Some(pool) }
+        let policy = self.defaults.clone();
+        Wish { entry: None, policy, selector, scope, pool: Some(pool), tokens: None, rules: Vec::new() }
     }
 }

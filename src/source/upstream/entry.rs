@@ -1,8 +1,8 @@
 //! Parses a list of proxies of one's own. Pure.
 //!
 //! Other than free lists (`source/list.rs`), such a list is written by its owner: it may contain host names and logins,
-//! `https` means TLS to the proxy, and an entry that cannot be read is reported with its line. The report never contains
-//! the entry itself, because an entry may contain a login.
+//! `https` means TLS to the proxy, and an entry that cannot be read is reported with its line. The report never
+//! contains the entry itself, because an entry may contain a login.
 
 use std::fmt;
 
@@ -51,7 +51,8 @@ pub(super) enum BadEntry {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Read {
     pub(super) entries: Vec<Entry>,
-    /// The entries that cannot be used: the number of the entry (in a text: of its line), counted from 1, and the reason.
+    /// The entries that cannot be used: the number of the entry (in a text: of its line), counted from 1, and the
+    /// reason.
     pub(super) bad: Vec<(usize, BadEntry)>,
 }
 
@@ -96,8 +97,8 @@ fn protocol(scheme: &str) -> Result<(Protocol, bool), BadEntry> {
     }
 }
 
-/// Parses one line: a URL, `user:password@host:port`, `host:port` or `host:port:user:password`. The text after the first
-/// space is ignored.
+/// Parses one line: a URL, `user:password@host:port`, `host:port` or `host:port:user:password`. The text after the
+/// first space is ignored.
 pub(super) fn line(text: &str, scheme: &str) -> Result<Entry, BadEntry> {
     let word = text.split_whitespace().next().ok_or(BadEntry::Nothing)?;
     let (scheme, rest) = word.split_once("://").unwrap_or((scheme, word));

@@ -157,14 +157,16 @@ impl Worker {
             let exit = format!("{}:{}", name.as_str(), key(session.place, &session.name));
             tracing::info!(exit, why = end.as_str(), "a session of a provider has ended");
         }
-        let due = self.plan.sessions().iter().filter_map(exit_of).filter(|exit| self.is_check_due(exit, now));
-        due.for_each(|exit| self.state.request_check(exit.id().clone()));
-        let first = self.plan.sessions().first().filter(|_| is_try).and_then(exit_of).map(|exit| exit.id().clone());
+        // The provider may have moved sessions while this process did not run, so the first step checks all of them.
+        let is_first = self.listed.is_none();
+        let known = self.plan.sessions().iter().filter_map(exit_of);
+        let due = known.filter(|exit| is_first || self.is_check_due(exit, now));
+        let mut checks: Vec<_> = due.map(|exit| exit.id().clone()).collect();
+        let first = self.plan.sessions().first().filter(|_| is_try).and_then(exit_of);
+        checks.extend(first.map(|exit| exit.id().clone()));
         drop(snapshot);
         self.list(is_up).await;
-        if let Some(exit) = first {
-            self.state.request_check(exit);
-        }
+        checks.into_iter().for_each(|exit| self.state.request_check(exit));
         self.publish(now);
     }
 

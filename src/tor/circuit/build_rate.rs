@@ -327,6 +327,7 @@ mod tests {
         assert!(pace.take(Live, start) && !pace.take(Live, start));
         assert!(pace.take(Live, start + Duration::from_secs(60)));
         pace.set(0.0, 0);
+        assert_eq!(pace.wait(Live, start + Duration::from_secs(60)), Duration::from_secs(60), "one build a minute");
         assert!(!pace.take(Live, start + Duration::from_secs(60)));
         assert!(pace.take(Live, start + Duration::from_secs(120)));
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::backoff::Backoff;
 use super::guarding::GuardLimits;
 use super::process::{self, Process};
 use super::session::{self, Ports};
@@ -24,14 +25,7 @@ use crate::tor::settings::{Attach, Settings};
 use crate::tor::torrc::{self, EnginePaths, UserLines};
 use crate::tor::version::{UPDATE, Version};
 
-/// The pause before the first restart of tor. Not tuned: the pause keeps a tor that always dies from using a whole
-/// core.
-const PAUSE: Duration = Duration::from_millis(500);
-
-/// The longest pause between two restarts of tor. Not tuned: an operator who repairs the cause waits at most this long.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
-
-/// If tor has run at least this long, the pause before its next restart is [`PAUSE`] again.
+/// If tor has run at least this long, the pause before its next restart is the shortest again.
 const STEADY: Duration = Duration::from_secs(120);
 
 /// The longest time from tor's start until its control port answers. tor usually takes about 50 ms.
@@ -55,26 +49,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// An engine that must end (at the shutdown, or because its route was deleted) ends after it has had no stream for this
 /// time. A connection that was accepted just before may still open a stream.
 const QUIET: Duration = Duration::from_millis(500);
-
-/// The pauses between restarts: they double with each failure and have a random part (jitter).
-#[derive(Debug, Default)]
-pub(in crate::tor) struct Backoff {
-    failures: u32,
-}
-
-impl Backoff {
-    /// Returns the pause after one more failure. `jitter` is a random number from 0 to 1.
-    pub(in crate::tor) fn next(&mut self, jitter: f64) -> Duration {
-        let full = PAUSE.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX);
-        self.failures += 1;
-        full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0) // the random part makes engines restart at different times
-    }
-
-    /// Makes the next pause as short as the first. Called after tor has run for at least the time [`STEADY`].
-    pub(in crate::tor) fn reset(&mut self) {
-        self.failures = 0;
-    }
-}
 
 /// Why a run of tor, or the attempt to start one, ended.
 #[derive(Debug)]
@@ -403,20 +377,5 @@ impl Engine {
         };
         let text = torrc::render(&place, user);
         folder.write("torrc", text).await.map_err(|e| format!("cannot write torrc: {e}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_a_bound_and_start_anew() {
-        let mut backoff = Backoff::default();
-        let pauses: Vec<_> = (0..10).map(|_| backoff.next(1.0)).collect();
-        assert_eq!(pauses[..3], [PAUSE, PAUSE * 2, PAUSE * 4]);
-        assert_eq!(pauses[9], PAUSE_MAX);
-        backoff.reset();
-        assert_eq!((backoff.next(0.0), backoff.next(0.0)), (PAUSE / 2, PAUSE));
     }
 }

@@ -169,3 +169,28 @@ impl Default for Limits {
         Self::read(|_, default, _, _| f64::from(default))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_results_lose_weight_beyond_the_limit() {
+        let mut tally = Tally::default();
+        (0..10).for_each(|n| tally.note(n % 2 == 0, 10.0, 0.5));
+        assert_eq!((tally.successes, tally.attempts), (5.0, 10.0), "up to the limit all results count");
+        tally.note(true, 10.0, 0.5);
+        assert_eq!((tally.successes, tally.attempts), (3.0, 5.5));
+        (0..20).for_each(|_| tally.note(true, 10.0, 0.5));
+        assert!(tally.attempts <= 10.0);
+    }
+
+    #[test]
+    fn a_rate_is_judged_after_enough_attempts() {
+        let tally = |successes, attempts| Tally { attempts, successes };
+        assert!(!tally(0.0, 20.0).is_below(0.6, 20.0), "not more attempts than the least number");
+        assert!(tally(0.0, 21.0).is_below(0.6, 20.0));
+        assert!(!tally(20.0, 40.0).is_below(0.5, 20.0), "exactly the rate");
+        assert!(tally(19.0, 40.0).is_below(0.5, 20.0));
+    }
+}

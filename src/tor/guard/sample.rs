@@ -175,3 +175,145 @@ impl GuardState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    use super::super::super::netdir::synth::{Fake, WEIGHTS, texts};
+    use super::super::{Exclude, Reachable};
+    use super::*;
+
+    const NOW: u64 = 1_795_264_200;
+    const HOUR: u64 = 3600;
+    const DAY: u64 = 24 * HOUR;
+
+    fn relays(count: u16) -> Vec<Fake> {
+        let guard = |seed| Fake { flags: "Fast Guard Running Stable V2Dir Valid".into(), ..Fake::new(seed) };
+        (1..=count).map(guard).collect()
+    }
+
+    fn directory(relays: &[Fake]) -> Netdir {
+        let (consensus, microdescs) = texts(relays, "", WEIGHTS);
+        Netdir::parse(&consensus, &microdescs).unwrap()
+    }
+
+    /// Returns a directory without times, which counts as new at any time.
+    fn timeless(relays: &[Fake]) -> Netdir {
+        let (consensus, microdescs) = texts(relays, "", WEIGHTS);
+        Netdir::parse(&consensus.replace("valid-", "x-valid-"), &microdescs).unwrap()
+    }
+
+    fn sampled(dir: &Netdir, rng: &mut SmallRng) -> GuardState {
+        let mut state = GuardState::default();
+        grow(&mut state, dir, rng);
+        state
+    }
+
+    fn grow(state: &mut GuardState, dir: &Netdir, rng: &mut SmallRng) {
+        let reachable = Reachable::default();
+        let exclude = Exclude { guards: &[], rules: super::super::Rules::default(), reachable: &reachable };
+        state.filter(dir, &exclude);
+        state.extend(dir, NOW, rng, &exclude);
+    }
+
+    #[test]
+    fn a_directory_counts_for_a_day_before_and_after_its_time() {
+        let dir = directory(&relays(3));
+        let (begin, end) = (seconds(dir.valid_after().unwrap()), seconds(dir.valid_until().unwrap()));
+        assert!(begin < NOW && NOW < end);
+        for (now, live) in
+            [(begin - DAY - 1, false), (begin - DAY, true), (NOW, true), (end + DAY, true), (end + DAY + 1, false)]
+        {
+            assert_eq!(is_live(&dir, now), live, "{now}");
+        }
+        assert!(is_live(&timeless(&relays(3)), 0));
+    }
+
+    #[test]
+    fn a_directory_that_is_long_over_removes_no_guard() {
+        let (relays, mut rng) = (relays(30), SmallRng::seed_from_u64(1));
+        let mut state = sampled(&timeless(&relays), &mut rng);
+        state.follow(&directory(&relays[..1]), NOW + 400 * DAY, &mut rng);
+        assert_eq!(state.sample.len(), 20);
+        assert!(state.sample.iter().all(|guard| guard.unlisted_since.is_none()));
+        state.follow(&timeless(&relays[..1]), NOW + 400 * DAY, &mut rng);
+        assert!(state.sample.is_empty(), "a new directory does");
+    }
+
+    #[test]
+    fn a_guard_that_is_lost_for_twenty_days_leaves_and_one_that_came_back_does_not() {
+        let relays = relays(3);
+        let (both, none) = (timeless(&relays[..2]), timeless(&relays[2..]));
+        for seed in 0..20 {
+            let mut rng = SmallRng::seed_from_u64(seed);
+            let mut state = sampled(&both, &mut rng);
+            state.sample.iter_mut().for_each(|guard| guard.added = NOW);
+            for (day, dir) in [(0, &none), (10, &both), (19, &none), (34, &none)] {
+                state.follow(dir, NOW + day * DAY, &mut rng);
+                assert_eq!(state.sample.len(), 2, "day {day}: lost for 15 to 19 days at most");
+            }
+            state.follow(&none, NOW + 40 * DAY, &mut rng);
+            assert_eq!(state.sample.len(), 0, "lost for 21 days or more");
+        }
+        let mut rng = SmallRng::seed_from_u64(1);
+        let mut state = sampled(&both, &mut rng);
+        state.sample[0].unlisted_since = Some(NOW - 20 * DAY);
+        state.sample[1].unlisted_since = Some(NOW - 20 * DAY - 1);
+        let stays = state.sample[0].id;
+        state.follow(&none, NOW, &mut rng);
+        assert_eq!(state.sample.iter().map(|guard| guard.id).collect::<Vec<_>>(), [stays]);
+    }
+
+    #[test]
+    fn the_time_of_a_loss_is_blurred_by_up_to_four_days() {
+        let relays = relays(3);
+        let times = (0..100).map(|seed| {
+            let mut rng = SmallRng::seed_from_u64(seed);
+            let mut state = sampled(&timeless(&relays[..2]), &mut rng);
+            state.follow(&timeless(&relays[2..]), NOW, &mut rng);
+            NOW - state.sample[0].unlisted_since.unwrap()
+        });
+        let times: Vec<u64> = times.collect();
+        assert!(times.iter().all(|ago| *ago <= 4 * DAY) && times.iter().any(|ago| *ago > 3 * DAY), "{times:?}");
+    }
+
+    #[test]
+    fn guards_that_are_down_are_replaced_up_to_a_limit() {
+        let (dir, mut rng) = (timeless(&relays(200)), SmallRng::seed_from_u64(1));
+        let mut state = sampled(&dir, &mut rng);
+        assert_eq!(state.sample.len(), 20);
+        state.sample.iter_mut().take(5).for_each(|guard| guard.reach = Reach::No);
+        grow(&mut state, &dir, &mut rng);
+        assert_eq!(state.sample.len(), 25, "twenty are not down");
+        grow(&mut state, &dir, &mut rng);
+        assert_eq!(state.sample.len(), 25);
+        for _ in 0..4 {
+            state.sample.iter_mut().for_each(|guard| guard.reach = Reach::No);
+            grow(&mut state, &dir, &mut rng);
+        }
+        assert_eq!(state.sample.len(), 40, "a fifth of all guards");
+    }
+
+    #[test]
+    fn guards_are_tried_again_as_often_as_the_specification_says() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let guard = GuardState::default().candidate(Fingerprint([1; 20]), NOW, &mut rng);
+        for (down_for, primary, other) in [
+            (0, 600, HOUR),
+            (6 * HOUR, 600, HOUR),
+            (6 * HOUR + 1, 90 * 60, 4 * HOUR),
+            (4 * DAY, 90 * 60, 4 * HOUR),
+            (4 * DAY + 1, 4 * HOUR, 18 * HOUR),
+            (7 * DAY, 4 * HOUR, 18 * HOUR),
+            (7 * DAY + 1, 9 * HOUR, 36 * HOUR),
+        ] {
+            for (primary, wait) in [(true, primary), (false, other)] {
+                let failing_since = Some(NOW);
+                let guard = Candidate { failing_since, last_tried: NOW + down_for, primary, ..guard.clone() };
+                assert_eq!(guard.retry_at(), NOW + down_for + wait, "{down_for} {primary}");
+            }
+        }
+    }
+}

@@ -74,3 +74,27 @@ impl Default for Settings {
 pub(super) fn past<R: Rng + ?Sized>(now: u64, interval: u64, rng: &mut R) -> u64 {
     now.saturating_sub(rng.random_range(0..=interval))
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    use super::*;
+
+    #[test]
+    fn the_sample_is_a_fifth_of_the_guards_within_bounds() {
+        let settings = Settings::default();
+        for (listed, largest) in [(0, 20), (50, 20), (100, 20), (150, 30), (299, 59), (300, 60), (9_000, 60)] {
+            assert_eq!(settings.largest_sample(listed), largest, "{listed}");
+        }
+    }
+
+    #[test]
+    fn the_time_when_a_guard_was_added_is_blurred_by_up_to_twelve_days() {
+        let (settings, now) = (Settings::default(), 1_795_264_200);
+        let mut rng = SmallRng::seed_from_u64(1);
+        let days: Vec<u64> = (0..200).map(|_| (now - settings.blur(now, &mut rng)) / DAY).collect();
+        assert!(days.iter().all(|day| *day <= 12) && days.contains(&0) && days.contains(&11), "{days:?}");
+    }
+}

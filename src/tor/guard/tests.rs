@@ -161,12 +161,60 @@ fn a_guard_that_answered_long_ago_must_answer_again() {
     assert_eq!(bench.guard(101), second);
     bench.choose(700).unwrap();
     bench.works(first, 701);
+    assert!(bench.state.is_up(second), "the second guard is in use until the engine changes");
     assert_eq!(bench.guard(701), first);
     bench.works(first, 702);
     assert!(bench.state.is_up(first) && !bench.state.is_up(second));
     bench.fails(first, 90_000);
     let choice = bench.choose(90_000).unwrap();
     assert_eq!((choice.guard, choice.trial), (second, true));
+}
+
+#[test]
+fn a_success_after_ten_silent_minutes_clears_the_other_guards() {
+    for (silence, cleared) in [(600, false), (601, true)] {
+        let mut bench = Bench::new(read(&guards(5), ""));
+        let first = bench.guard(0);
+        bench.works(first, 0);
+        let second = bench.state.alternative().unwrap();
+        bench.fails(second, 1);
+        bench.works(first, silence);
+        assert_eq!(
+            bench.state.alternative() == Some(second),
+            cleared,
+            "{silence} s: the network itself may have failed"
+        );
+    }
+}
+
+#[test]
+fn a_guard_that_is_known_to_be_down_keeps_its_retry_time() {
+    let mut bench = Bench::new(read(&guards(5), ""));
+    let first = bench.guard(0);
+    bench.works(first, 0);
+    let is_down = |bench: &mut Bench, seconds| {
+        bench.state.note_down(first, at(seconds));
+        assert!(!bench.state.is_up(first));
+    };
+    is_down(&mut bench, 100);
+    let second = bench.settled(100);
+    assert_ne!(second, first);
+    is_down(&mut bench, 500);
+    assert_eq!(bench.state.next_retry(), Some(at(100 + 600)), "what is known already delays nothing");
+    bench.fails(first, 500);
+    assert_eq!(bench.state.next_retry(), Some(at(500 + 600)), "a failed retry does");
+}
+
+#[test]
+fn the_table_of_failing_exits_is_bounded() {
+    let mut bench = Bench::new(read(&guards(3), ""));
+    let guard = bench.guard(0);
+    for n in 0..10_000u16 {
+        let mut bytes = [9; 20];
+        bytes[..2].copy_from_slice(&n.to_be_bytes());
+        bench.state.note_build(guard, Fingerprint(bytes), false);
+    }
+    assert!(bench.state.failed_in_a_row.len() <= 4096);
 }
 
 #[test]
@@ -387,9 +435,9 @@ fn a_dead_exit_raises_no_alarm_and_a_lasting_recovery_ends_one() {
     let mut bench = Bench::new(read(&guards(3), ""));
     let guard = bench.guard(0);
     for build in 0..1000 {
-        bench.state.note_build(guard, exit(build % 5), build % 5 != 0);
+        bench.state.note_build(guard, exit(build % 2), build % 2 != 0);
     }
-    assert_eq!(bench.state.alarm(), None);
+    assert_eq!(bench.state.alarm(), None, "half of all builds fail, all of them to one exit");
     (0..300).for_each(|build| bench.state.note_build(guard, exit(build), false));
     assert_eq!(bench.state.alarm().map(|alarm| alarm.level), Some(Level::Extreme));
     (0..600).for_each(|build| bench.state.note_build(guard, exit(build), true));

@@ -2,11 +2,12 @@
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
+use exitgate_simtor::model::text;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -21,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a gateway may take to end after it was asked to, beyond its drain.
 const END: Duration = Duration::from_secs(45);
+
+/// The file in which an engine keeps its consensus.
+const CONSENSUS: &str = "cached-microdesc-consensus";
 
 /// How a gateway is started.
 pub struct Setup {
@@ -47,6 +51,7 @@ impl Gateway {
         let _ = fs::remove_dir_all(&folder); // of the scenario before
         if let Some(data) = &setup.data {
             copy(data, &folder)?;
+            date_consensuses(&folder, setup.pace)?;
         }
         let path = bed.sandbox.folder().join("exitgate.toml");
         let text = format!("data_dir = {folder:?}\n{}{}{}", bed.lines(), setup.pace.lines(), setup.lines);
@@ -173,5 +178,48 @@ impl Drop for Gateway {
         // Asked first, so that its engines end with it; they also end when its connections close.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Dates the consensuses of all engines in a data folder as if they had been published a moment ago, in a network at
+/// this pace. The folder was made at another pace, so without this, a consensus would stay valid for longer than a
+/// whole scenario, and no engine would fetch another one.
+fn date_consensuses(folder: &Path, pace: Pace) -> anyhow::Result<()> {
+    let hour = pace.wall(Duration::from_secs(3600)).as_secs().max(1);
+    let now = text::seconds(SystemTime::now());
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            date_consensuses(&path, pace)?;
+        } else if path.file_name().is_some_and(|name| name == CONSENSUS) {
+            fs::write(&path, dated(&fs::read_to_string(&path)?, now, hour))?;
+        }
+    }
+    Ok(())
+}
+
+fn dated(consensus: &str, now: u64, hour: u64) -> String {
+    let times = [("valid-after ", now), ("fresh-until ", now + hour), ("valid-until ", now + 3 * hour)];
+    let line = |line: &str| {
+        let time = times.iter().find(|(key, _)| line.starts_with(key));
+        time.map_or_else(|| line.to_owned(), |(key, at)| format!("{key}{}\n", text::stamp(*at)))
+    };
+    consensus.split_inclusive('\n').map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_consensus_gets_new_times_and_keeps_all_other_lines() {
+        let old = "network-status-version 3 microdesc\nvalid-after 2026-11-21 12:00:00\nfresh-until 2026-11-21 13:00:00\n\
+                   valid-until 2026-11-21 15:00:00\nr relay\nm digest\n";
+        let new = dated(old, 1_795_000_000, 15);
+        assert_eq!(
+            new,
+            "network-status-version 3 microdesc\nvalid-after 2026-11-18 11:06:40\nfresh-until 2026-11-18 11:06:55\n\
+             valid-until 2026-11-18 11:07:25\nr relay\nm digest\n"
+        );
     }
 }

@@ -5,19 +5,9 @@
 /// Name and cause.
 pub const KNOWN_RED: &[(&str, &str)] = &[
     (
-        "uplink-10s",
-        "the first page comes 5 to 10 s after the uplink is back, with a bar of 5 s: tor notices a dead connection late \
-         (tor/engine/session/recovery.rs); and in one run of three, an engine entered another guard",
-    ),
-    (
         "uplink-day",
         "no guard was entered besides and nothing moved, but two requests of the day got an error that blames an exit \
          (measured once, divided by 30, beside other work)",
-    ),
-    (
-        "consensuses",
-        "memory is 42 MB and grows by 3.6 MB, but simtor fetched one edition of the directory in eight hours, so this \
-         says little; a run that fetched all editions grew by 6.4 MB",
     ),
     (
         "routes-1000",

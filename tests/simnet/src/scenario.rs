@@ -109,7 +109,7 @@ pub const ALL: &[Scenario] = &[
     scenario!("engine-crash", 3.0, false, "an engine's process is killed", engines::crash),
     scenario!("engine-hang", 3.0, false, "an engine's process is stopped for a minute", engines::hang),
     scenario!("control-cut", 3.0, false, "the control connections of all engines are cut", engines::cut),
-    scenario!("consensuses", 240.0, false, "eight consensuses in a row, 2 % churn", consensuses::eight),
+    scenario!("consensuses", 240.0, false, "24 consensuses in a row, 2 % churn", consensuses::day),
     scenario!("bridges", 60.0, false, "two bridges, and two fetches of the list of relays", bridges::bridges),
     scenario!(
         "routes-100",

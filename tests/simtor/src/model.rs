@@ -23,7 +23,7 @@ mod microdesc;
 mod operators;
 #[cfg(test)]
 mod tests;
-pub(crate) mod text;
+pub mod text;
 mod weights;
 
 pub use consensus::{Edition, param};

@@ -14,6 +14,7 @@ pub mod control;
 pub mod dns;
 pub mod fetch;
 pub mod layout;
+pub mod mmdb;
 pub mod network;
 pub mod onionoo;
 pub mod public;

@@ -121,6 +121,11 @@ impl Web {
         self._sandbox.ip(SUBNET, WEB)
     }
 
+    /// A second address of the web with the same pages, which counts as another server.
+    pub fn other_ip(&self) -> Ipv4Addr {
+        self._sandbox.ip(SUBNET, OTHER)
+    }
+
     /// The port of `http://`: 80, or 8080.
     pub fn http_port(&self) -> u16 {
         self.http_port

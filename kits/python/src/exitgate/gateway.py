@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
@@ -25,6 +26,8 @@ _SCHEMES = {"http": 1080, "https": 1080, "socks5h": 1080, "socks5": 1080}
 NO_KEY = "x"
 # A rotation tests exits before it answers; the gateway gives it up to a minute.
 ROTATE_TIMEOUT = 75.0
+# Not tuned: more than threads that choose exits at the same time.
+_LOCKS = 64
 
 
 class Gateway:
@@ -60,6 +63,7 @@ class Gateway:
         plain = "https" if self._proxy.scheme == "https" else "http"
         self._gate = Wire(self._proxy._replace(scheme=plain), timeout, tls)
         self._api = Wire(self._api_url, timeout, tls)
+        self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
         self.routes = Routes(self)
         """The gateway's routes: list, create, change, delete."""
 
@@ -128,6 +132,10 @@ class Gateway:
         from .session import Session
 
         return Session(self, selector or self.selector, name, strict=strict)
+
+    def _choosing(self, username: str) -> threading.Lock:
+        """The lock for the choice of this username's first exit. Some usernames share a lock."""
+        return self._locks[hash(username) % _LOCKS]
 
     def exit(
         self, selector: str | None = None, *, session: str | None = None, strict: bool = False, timeout: float | None = None

@@ -75,7 +75,12 @@ class Session:
 
     def choose(self) -> CurrentExit:
         """The exit of this session. If it has none yet, the gateway chooses and tests one before this returns."""
-        return self.exit() or self.gateway.rotate(self.selector, session=self.name, strict=self.strict)["after"]
+        if exit := self.exit():
+            return exit
+        # One thread after the other: a second rotation would move the session again, and the first thread would have an
+        # exit that the session has left.
+        with self.gateway._choosing(self.username):
+            return self.exit() or self.gateway.rotate(self.selector, session=self.name, strict=self.strict)["after"]
 
     def identity(self) -> Identity:
         """The time zone and the language of the exit's country. See `exitgate.identity`."""

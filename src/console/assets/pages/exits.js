@@ -33,6 +33,19 @@ function Countries({ chosen, onChoose }) {
   </${Panel}>`;
 }
 
+// The world map. Its outlines are loaded only now, after everything else, because no other page needs them.
+function World({ chosen, onChoose }) {
+  const { data } = useAsk("/countries", 5000);
+  const [loaded, load] = useState(null);
+  useEffect(() => {
+    let over = false;
+    import("./map.js").then(({ WorldMap: map }) => over || load({ map }), () => over || load({ failed: true }));
+    return () => { over = true; };
+  }, []);
+  return html`<${Panel} title="World map">${loaded?.failed ? html`<p class="faint">The map could not be loaded. The list of countries below has the same numbers.</p>`
+    : loaded && data ? html`<${loaded.map} countries=${data.countries} chosen=${chosen} onChoose=${onChoose} />` : html`<div class="map"><div class="blank" /></div>`}</${Panel}>`;
+}
+
 // A list that is loaded page by page. It starts again from the first page when the query changes.
 function usePages(query) {
   const first = useAsk(`/exits?limit=${PAGE}${query}`, 8000);
@@ -75,6 +88,7 @@ export function Exits({ query }) {
   const found = exits.filter(({ id, ip, nickname, as_name: as }) => !word || `${id} ${ip} ${nickname ?? ""} ${as ?? ""}`.toLowerCase().includes(word));
   return html`
     <div class="head"><h1 tabindex="-1">Exits</h1></div>
+    <${World} chosen=${place} onChoose=${setPlace} />
     <div class="columns narrow">
       <${Countries} chosen=${place} onChoose=${setPlace} />
       <${Panel} title=${total === undefined ? "Exits" : plural(total, "exit")} kind="flush" more=${html`<div class="filters">

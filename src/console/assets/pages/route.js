@@ -7,13 +7,13 @@ import { Badge, Confirm, CopyButton, Empty, Icon, Mono, Panel, Tabs, Trouble, Wa
 import { html, useState } from "../view.js";
 import { bytes, count, country, millis, percent, plain, rate, short } from "../words.js";
 import { Edit, Report } from "./change.js";
-import { Pool, alarm } from "./routes.js";
+import { Pool, alarm, failing } from "./routes.js";
 
 function Figures({ route }) {
   useLive();
   const { name, pool, live } = route;
   const now = figures(name);
-  const share = now?.recent.failed ?? (now?.total.requests ? now.total.failed / now.total.requests : null);
+  const share = failing(now);
   return html`<dl class="figures">
     <div><dt>Requests</dt><dd>${rate(now?.now.rate)}<small>/s</small></dd></div>
     <div><dt>Total</dt><dd data-figure="total">${count(now?.total.requests)}</dd></div>

@@ -7,10 +7,17 @@ import { Badge, CopyButton, Empty, Icon, Panel, Trouble, Waiting } from "../part
 import { html, useEffect, useMemo, useState } from "../view.js";
 import { bytes, count, millis, percent, plural, rate } from "../words.js";
 import { Create } from "./create.js";
+import { FirstRun } from "./first.js";
+import { History } from "./history.js";
 
 function Tile({ name, value, note, values, kind = "" }) {
   return html`<div class="tile"><div class="name">${name}</div><div class="value">${value}</div>
     <div class="note">${note}</div>${values && html`<${Spark} values=${values} kind=${kind} label=${`${name}, last two minutes`} />`}</div>`;
+}
+
+// Returns the share of failed requests of the last minutes, or since the start if there was no request in these minutes.
+export function failing(now) {
+  return now?.recent.failed ?? (now?.total.requests ? now.total.failed / now.total.requests : null);
 }
 
 // Returns the colour class of a share of failed requests. Below 0.5 % failures are normal, and from 5 % on they are an
@@ -27,7 +34,7 @@ function Tiles() {
   const known = places?.countries.reduce((sum, { known: n }) => sum + n, 0);
   return html`<section class="tiles" aria-label="Now, all routes together">
     <${Tile} name="Requests" value=${html`${rate(all?.now.rate)}<small>/s</small>`} note=${`${count(all?.total.requests)} since start`} values=${series(undefined, "rate")} />
-    <${Tile} name="Failed" value=${percent(all?.recent.failed ?? 0)} note=${`${count(all?.total.failed)} since start`} values=${series(undefined, "failed")} kind="bad" />
+    <${Tile} name="Failed" value=${percent(failing(all) ?? 0)} note=${`${count(all?.total.failed)} since start`} values=${series(undefined, "failed")} kind="bad" />
     <${Tile} name="Time to open, p50" value=${millis(all?.now.p50)} note=${`p95 ${millis(all?.now.p95)}`} values=${series(undefined, "p50")} kind="second" />
     <${Tile} name="Traffic" value=${html`${bytes(all?.now.down)}<small>/s</small>`} note=${`${bytes(all?.now.up)}/s up · ${count(all?.streams)} open`} values=${series(undefined, "down")} />
     <${Tile} name="Usable exits" value=${count(usable)} note=${html`of ${count(known)} known · <a href="#/exits">see them</a>`} />
@@ -45,7 +52,7 @@ export function Pool({ pool, mode }) {
 function Row({ route }) {
   const now = figures(route.name);
   const { name, selector, mode, port, pool, urls, origin, state } = route;
-  const share = now?.recent.failed ?? (now?.total.requests ? now.total.failed / now.total.requests : null);
+  const share = failing(now);
   return html`<tr>
     <th scope="row"><a class="name" href=${`#/routes/${encodeURIComponent(name)}`}>${name}</a>
       ${origin === "config" && html`<${Badge}>config</${Badge}>`}${state === "warming" && html`<${Badge}>warming</${Badge}>`}${state === "port_taken" && html`<${Badge} kind="bad">port taken</${Badge}>`}
@@ -71,7 +78,7 @@ function Implicit() {
     <td class="number nowrap">${rate(now.now.rate)}<span class="faint">/s</span></td>
     <td class="wider"><${Spark} values=${series("implicit", "rate")} label="Requests by username, last two minutes" /></td>
     <td class="number middle"></td>
-    <td class="number nowrap"><span class=${alarm(now.recent.failed)}>${percent(now.recent.failed ?? (now.total.requests ? now.total.failed / now.total.requests : null))}</span></td>
+    <td class="number nowrap"><span class=${alarm(failing(now))}>${percent(failing(now))}</span></td>
     <td class="number nowrap wider">${bytes(now.total.up + now.total.down)}</td>
     <td class="number nowrap middle">${count(now.total.requests)}</td>
   </tr>`;
@@ -89,13 +96,32 @@ function Table({ routes }) {
 // The number of rows that are drawn at first. A phone cannot draw a thousand rows every two seconds.
 const ROWS = 100;
 
+// Returns true while no exit has been usable in the memory of the gateway, which keeps 24 hours and begins with its
+// start. The overview then shows the steps of the start. An outage later does not count as a start.
+function useStarting() {
+  const { data: ready } = useAsk("/ready", 2000);
+  const waits = ready?.ready === false;
+  const { data: past } = useAsk(waits ? "/history" : null, 10_000);
+  return waits && past && !past.usable_exits.some((usable) => usable > 0) ? ready : null;
+}
+
 export function Routes({ query }) {
+  const starting = useStarting();
   const [pace, setPace] = useState(4000);
   const { data, error, again } = useAsk("/proxies?limit=1000", pace);
   // A thousand routes are a megabyte of data, so a long list is read less often.
   useEffect(() => setPace(data?.total > 200 ? 15_000 : 4000), [data?.total]);
   const [rows, showRows] = useState(ROWS);
-  const [creating, create] = useState(query.has("new"));
+  const [creating, create] = useState(false);
+  // The address "#/routes?new" opens the dialog. When the dialog closes, the address must change, so that the same
+  // address opens the dialog again.
+  useEffect(() => {
+    if (query.has("new")) create(true);
+  }, [query]);
+  const close = () => {
+    create(false);
+    if (location.hash === "#/routes?new") history.replaceState(null, "", "#/routes");
+  };
   const [typed, type] = useState("");
   const found = useMemo(() => {
     const word = typed.trim().toLowerCase();
@@ -104,7 +130,7 @@ export function Routes({ query }) {
   const button = html`<button type="button" class="primary" onClick=${() => create(true)}><${Icon} name="plus" />New route</button>`;
   return html`
     <div class="head"><h1 tabindex="-1">Routes</h1>${button}</div>
-    <${Tiles} />
+    ${starting ? html`<${FirstRun} ready=${starting} />` : html`<${Tiles} />`}
     <${Trouble} error=${error} again=${again} />
     <${Panel} title=${data ? plural(data.total, "route") : "Routes"} kind="flush"
       more=${data?.total > 8 && html`<input type="search" class="filter" aria-label="Filter the routes" placeholder="Filter" value=${typed} onInput=${(event) => type(event.target.value)} />`}>
@@ -115,5 +141,6 @@ export function Routes({ query }) {
         The shared port needs no route: the username chooses the exits, as in <code>us-strict</code>. ${button}</${Empty}>`}
       ${data?.total > 0 && found.length === 0 && html`<${Empty} title="No route found">Clear the filter to see all ${data.total}.</${Empty}>`}
     </${Panel}>
-    ${creating && html`<${Create} onClose=${() => create(false)} />`}`;
+    ${!starting && html`<${History} />`}
+    ${creating && html`<${Create} onClose=${close} />`}`;
 }

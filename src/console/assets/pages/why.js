@@ -1,12 +1,19 @@
 // The page that explains which exits a username can use: all filter steps in order, with the number of exits left after
-// each.
+// each. The question is part of the address, so a link to this page shows the same result.
 import { useAsk } from "../api.js";
 import { Bar } from "../chart.js";
-import { Empty, Field, Panel, Trouble } from "../parts.js";
+import { CopyButton, Empty, Field, Panel, Trouble } from "../parts.js";
 import { html, useEffect, useState } from "../view.js";
 import { count, country, millis, short } from "../words.js";
 
 const TRY = ["us-strict", "nonus", "de+fr-session-cart42", "any-rotate"];
+
+// The parts of a question, with their values if the address has none.
+const DEFAULTS = { username: "us", port: "443", host: "" };
+
+function fromAddress(query) {
+  return Object.fromEntries(Object.entries(DEFAULTS).map(([name, value]) => [name, query.get(name) ?? value]));
+}
 
 function useSettled(value) {
   const [settled, settle] = useState(value);
@@ -36,20 +43,30 @@ function Answer({ answer }) {
       : html`<div class="scroll"><table><thead><tr><th scope="col">Exit</th><th scope="col">Country</th><th scope="col" class="number">Latency</th></tr></thead><tbody>${answer.pool.map((exit) => html`<tr key=${exit.id}><th scope="row"><a class="mono name" href=${`#/exits/${encodeURIComponent(exit.id)}`}>${exit.ip ?? short(exit.id)}</a></th><td>${country(exit.country)}</td><td class="number">${millis(exit.latency_ms)}</td></tr>`)}</tbody></table></div>`}</${Panel}>`;
 }
 
+// Returns the question, a function that changes one part of it, and the question as a query. The query becomes part of
+// the address when the user stops typing.
+function useQuestion(query) {
+  const [question, setQuestion] = useState(() => fromAddress(query));
+  useEffect(() => setQuestion(fromAddress(query)), [query]);
+  const parts = Object.entries(question).map(([name, value]) => [name, value.trim()]);
+  const asked = useSettled(new URLSearchParams(parts.filter(([, value]) => value)).toString());
+  useEffect(() => {
+    if (location.hash.startsWith("#/why")) history.replaceState(null, "", `#/why?${asked}`);
+  }, [asked]);
+  return [question, (name) => (value) => setQuestion((now) => ({ ...now, [name]: value })), asked];
+}
+
 export function Why({ query }) {
-  const [username, setUsername] = useState(query.get("username") ?? "us");
-  const [port, setPort] = useState("443");
-  const [host, setHost] = useState("");
-  const asked = useSettled(new URLSearchParams({ username: username.trim(), ...(port.trim() && { port: port.trim() }), ...(host.trim() && { host: host.trim() }) }).toString());
+  const [{ username, port, host }, change, asked] = useQuestion(query);
   const { data, error, again } = useAsk(username.trim() ? `/explain?${asked}` : null, 5000);
   const wrong = error?.details?.field;
   const input = (value, set, more) => (id, about) => html`<input id=${id} aria-describedby=${about} autocomplete="off" spellcheck=${false} value=${value} onInput=${(event) => set(event.target.value)} ...${more} />`;
-  return html`<div class="head"><h1 tabindex="-1">Why</h1></div>
+  return html`<div class="head"><h1 tabindex="-1">Why</h1>${data && !error && html`<span class="copyable"><span class="faint">Link to this result</span><${CopyButton} text=${`${location.origin}/#/why?${asked}`} label="Copy the link to this result" /></span>`}</div>
     <${Panel}><div class="triple">
-      <${Field} label="Username" hint="As a scraper sends it: a selector, or a route's name." error=${wrong === "username" ? error.message : null}>${input(username, setUsername, { class: "mono" })}</${Field}>
-      <${Field} label="Target's port" error=${wrong === "port" ? error.message : null}>${input(port, setPort, { inputmode: "numeric" })}</${Field}>
-      <${Field} label="Target's host" hint="Optional: exits that are banned there are excluded." error=${wrong === "host" ? error.message : null}>${input(host, setHost, { placeholder: "shop.example" })}</${Field}>
-    </div><p class="try">Try ${TRY.map((word) => html`<button type="button" class="quiet mono" key=${word} onClick=${() => setUsername(word)}>${word}</button>`)}</p></${Panel}>
+      <${Field} label="Username" hint="As a scraper sends it: a selector, or a route's name." error=${wrong === "username" ? error.message : null}>${input(username, change("username"), { class: "mono" })}</${Field}>
+      <${Field} label="Target's port" error=${wrong === "port" ? error.message : null}>${input(port, change("port"), { inputmode: "numeric" })}</${Field}>
+      <${Field} label="Target's host" hint="Optional: exits that are banned there are excluded." error=${wrong === "host" ? error.message : null}>${input(host, change("host"), { placeholder: "shop.example" })}</${Field}>
+    </div><p class="try">Try ${TRY.map((word) => html`<button type="button" class="quiet mono" key=${word} onClick=${() => change("username")(word)}>${word}</button>`)}</p></${Panel}>
     ${!wrong && html`<${Trouble} error=${error} again=${again} />`}
     ${data && !error && html`<div class="columns"><${Answer} answer=${data} /></div>`}`;
 }

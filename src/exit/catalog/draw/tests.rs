@@ -5,10 +5,11 @@
 //! deviations above the mean. All seeds are fixed.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use proptest::prelude::*;
-use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use rand::{SeedableRng, TryRng};
 
 use super::super::Catalog;
 use super::*;
@@ -77,6 +78,101 @@ fn a_set_with_little_capacity_is_drawn_by_capacity_too() {
     (0..100).for_each(|n| weights[n * 3] = 40 * n as u32);
     let all = catalog(&weights);
     compare("a dense set of small exits", &all, &set((0..100).map(|n| n * 3)), 2);
+}
+
+/// Random numbers from a fixed seed, with a counter. A draw costs about as much time as it takes random numbers.
+struct Counting {
+    rng: SmallRng,
+    taken: usize,
+}
+
+impl TryRng for Counting {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        self.taken += 1;
+        self.rng.try_next_u32()
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        self.taken += 1;
+        self.rng.try_next_u64()
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.taken += 1;
+        self.rng.try_fill_bytes(bytes)
+    }
+}
+
+/// Returns how many random numbers a draw takes.
+fn cost(catalog: &Catalog, from: &Bits, count: usize) -> usize {
+    let mut rng = Counting { rng: SmallRng::seed_from_u64(4), taken: 0 };
+    assert_eq!(catalog.draw(from, count, &mut rng).len(), count.min(from.count()));
+    rng.taken
+}
+
+#[test]
+fn a_draw_looks_at_every_exit_only_if_the_set_is_small() {
+    let all = catalog(&[9_000; 3_000]);
+    assert_eq!(cost(&all, &set(0..12), 3), 12, "four times as many as are drawn: each exit gets a number");
+    assert!(cost(&all, &set(0..3_000), 3) < 8, "a few draws from the table");
+    let small = catalog(&[9_000; 13]);
+    assert!(cost(&small, &set(0..13), 3) < 8, "one more than four times as many");
+}
+
+#[test]
+fn the_table_is_not_used_for_a_sparse_set() {
+    let of = |exits: usize| cost(&catalog(&vec![9_000; exits]), &set(0..20), 2);
+    assert!(of(320) > 8, "one exit in 16 is in the set: most draws from the table hit another exit");
+    assert!(of(321) <= 8, "the capacities of the set are summed up");
+}
+
+#[test]
+fn a_draw_gives_up_the_table_and_then_the_sums() {
+    // The set has a third of the exits, and nearly nothing of the capacity.
+    let mut weights = vec![u32::MAX; 300];
+    (0..100).for_each(|n| weights[n * 3] = 0);
+    let rare = cost(&catalog(&weights), &set((0..100).map(|n| n * 3)), 2);
+    assert!((64 + 2..=64 + 8).contains(&rare), "two exits: 64 attempts with the table, and a few more: {rare}");
+    // One exit has nearly all the capacity of the set, so the draws find the other exits too seldom.
+    let weights: Vec<u32> = std::iter::once(u32::MAX).chain([0; 20]).collect();
+    let lopsided = cost(&catalog(&weights), &set(0..21), 5);
+    let other_exits = 17..=20;
+    let tries = 112 + 20;
+    assert!(other_exits.contains(&(lopsided - tries)), "112 attempts with the table, 20 with the sums: {lopsided}");
+}
+
+#[test]
+fn few_ranks_are_computed_to_find_the_first() {
+    let weights: Vec<u32> = (0..10_000).map(|n| (n % 7) * 4_000).collect();
+    let (all, from) = (catalog(&weights), set(0..10_000));
+    let candidates = |seed, count| all.weights.candidates(&from, seed, count).len();
+    let counts: Vec<usize> = (0..60).map(|seed| candidates(seed, 100)).collect();
+    let mean = counts.iter().sum::<usize>() / counts.len();
+    // The expected number is 100 + 60 + 16 = 176, with a standard deviation of 13. So that of the mean is 1.7.
+    assert!((169..=183).contains(&mean) && counts.iter().all(|count| *count >= 100), "{mean} {counts:?}");
+    assert_eq!(candidates(1, 10_000), 10_000);
+}
+
+#[test]
+fn the_exits_below_a_bound_are_those_whose_rank_is_below_it() {
+    let weights: Vec<u32> = (0..500).map(|n| (n % 9) * 9_000).collect();
+    let (all, from) = (catalog(&weights), set(0..500));
+    for bound in [1e-7, 1e-6, 1e-5, 1e-4] {
+        let mut found: Vec<Slot> = all.weights.below(&from, 8, bound).into_iter().map(|(_, slot)| slot).collect();
+        found.sort_unstable();
+        let want: Vec<Slot> = from.iter().filter(|slot| all.at(*slot).unwrap().rank(8) < bound).collect();
+        assert_eq!(found, want, "{bound}");
+    }
+}
+
+#[test]
+fn a_slot_without_an_exit_comes_last() {
+    let all = catalog(&[9_000; 3]);
+    let found = all.first(&set(0..30), 1, 10);
+    assert_eq!(found.len(), 10);
+    assert_eq!(found.iter().filter(|(rank, _)| rank.is_finite()).count(), 3);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::gateway::failure::{ClientFault, Failure};
 use crate::gateway::gate::Refusal;
 use crate::gateway::http::head::HEAD_MAX;
 use crate::gateway::listener::ListenerConfig;
-use crate::gateway::testing::{FACTS, Open, Script, expect, head, listener, observed, rest, talk};
+use crate::gateway::testing::{FACTS, IDENTITY, Open, Script, expect, head, listener, observed, rest, talk};
 
 const CONNECT: &str = "CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n";
 
@@ -36,6 +36,19 @@ fn the_answer_to_a_connect_names_the_exit() {
         seen.samples("exitgate_connections_total"),
         ["exitgate_connections_total{listener=\"shared\",protocol=\"http\"} 1",]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_gets_the_identity_only_if_it_asks() {
+    for (field, fields) in [("X-Exitgate-Identity: 1\r\n", IDENTITY), ("X-Exitgate-Identity: 0\r\n", "")] {
+        let (gate, [_target]) = Script::targets();
+        talk(listener(), &Arc::new(gate), async |mut client| {
+            let connect = CONNECT.replace("\r\n\r\n", &format!("\r\n{field}\r\n"));
+            client.write_all(connect.as_bytes()).await.unwrap();
+            expect(&mut client, format!("HTTP/1.1 200 Connection established\r\n{FACTS}{fields}\r\n")).await;
+        })
+        .await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

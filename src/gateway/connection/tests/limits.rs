@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 
-use crate::gateway::testing::{FACTS, Script, expect, listener, rest, talk};
+use crate::gateway::testing::{FACTS, Script, expect, head, listener, rest, talk};
+use crate::limit::Account;
 
 #[tokio::test(start_paused = true)]
 async fn a_tunnel_counts_for_the_limits_until_it_ends() {
@@ -75,4 +76,30 @@ async fn a_kept_connection_counts_only_while_it_serves_a_request() {
         drop((client, target));
     })
     .await;
+}
+
+/// The client gets the status 429 while it has received nothing of the answer. After that, the answer breaks off.
+#[tokio::test(start_paused = true)]
+async fn a_plain_request_stops_at_the_last_byte_of_a_budget() {
+    const SENT: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    for budget in [10, SENT.len(), SENT.len() + 20] {
+        let (gate, [mut target]) = Script::targets();
+        let account = Account::limited(budget as u64);
+        let gate = Arc::new(gate.with_spend(account.spend("direct")));
+        talk(listener(), &gate, async |mut client| {
+            client.write_all(b"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
+            expect(&mut target, &SENT[..SENT.len().min(budget)]).await;
+            if budget >= SENT.len() {
+                target.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            }
+            if budget <= SENT.len() {
+                let refused = head(&mut client).await;
+                assert!(refused.starts_with("HTTP/1.1 429 "), "{refused}");
+            } else {
+                assert_eq!(rest(&mut client).await, "HTTP/1.1 200 OK\r\nCon");
+            }
+            drop((client, target));
+        })
+        .await;
+    }
 }

@@ -16,8 +16,20 @@ use crate::gateway::relay::{Direction, Meter};
 pub(super) enum UploadEnd {
     /// The target accepts no more bytes.
     Target,
+    /// A budget of the client's key is used up.
+    Budget,
     /// The client left, or the client's body is malformed or too slow.
     Client(Failure),
+}
+
+impl UploadEnd {
+    /// Returns the end after a write to the target failed.
+    fn of(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Budget => Self::Budget,
+            Stopped::Silent | Stopped::Broken => Self::Target,
+        }
+    }
 }
 
 pub(super) struct Upload<'a, M, R, W> {
@@ -34,8 +46,8 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Upload<'_, M, R, W> 
     pub(super) async fn run(mut self, inbox: &mut Inbox, sent_early: bool) -> UploadEnd {
         if sent_early {
             self.carrier.count(self.head.len(), Direction::Up);
-        } else if self.carrier.write(&mut self.target, self.head, Direction::Up).await.is_err() {
-            return UploadEnd::Target;
+        } else if let Err(stopped) = self.carrier.write(&mut self.target, self.head, Direction::Up).await {
+            return UploadEnd::of(stopped);
         }
         let mut body = self.exchange.body;
         while !body.is_over() {
@@ -48,7 +60,7 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Upload<'_, M, R, W> 
                 Piece::More => {
                     match self.carrier.read(inbox, &mut self.client).await {
                         Ok(true) => {}
-                        Ok(false) | Err(Stopped::Broken) => {
+                        Ok(false) | Err(Stopped::Broken | Stopped::Budget) => {
                             return UploadEnd::Client(Failure::Client(ClientFault::Left));
                         }
                         Err(Stopped::Silent) => return UploadEnd::Client(Failure::Client(ClientFault::Slow)),
@@ -57,8 +69,8 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Upload<'_, M, R, W> 
                 }
             };
             self.progress.body_begun.store(true, Ordering::Relaxed);
-            if self.carrier.write(&mut self.target, text, Direction::Up).await.is_err() {
-                return UploadEnd::Target;
+            if let Err(stopped) = self.carrier.write(&mut self.target, text, Direction::Up).await {
+                return UploadEnd::of(stopped);
             }
             inbox.consume(taken);
         }

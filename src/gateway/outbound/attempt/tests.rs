@@ -13,6 +13,7 @@ use super::super::rotate::Proof;
 use super::super::{Parts, RefusalReporter, Terms, Times};
 use super::*;
 use crate::exit::country::Country;
+use crate::exit::identity::Identities;
 use crate::exit::{Listing, Offer, Protocol, PublicId, Source, Through, Verdict};
 use crate::gateway::connection::serve;
 use crate::gateway::gate::{Caller, Gate};
@@ -83,6 +84,7 @@ async fn with_exits(exits: Vec<(u8, ExitId)>) -> Outbound {
         limits: Limits::new(Vec::new(), Amounts::default(), damping),
         tor: None,
         terms: terms(3),
+        identities: Identities::default(),
         refusals: RefusalReporter::new(mpsc::channel(1).0),
         verify: Arc::new(|_| Box::pin(async { Proof::Not("not tested".to_owned()) })),
         stopping: watch::channel(false).1,

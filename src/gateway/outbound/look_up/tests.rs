@@ -12,6 +12,7 @@ use super::super::{Parts, RefusalReporter, Terms, Times};
 use super::*;
 use crate::dial::EngineFault;
 use crate::exit::country::Country;
+use crate::exit::identity::Identities;
 use crate::exit::{Fingerprint, Listing, Moment, Offer, Protocol, PublicId, Source, Through, Verdict};
 use crate::gateway::gate::{Caller, Gate};
 use crate::gateway::protocol;
@@ -75,6 +76,7 @@ async fn outbound() -> Outbound {
             hedge: 0.0,
             ban_for: minute,
         },
+        identities: Identities::default(),
         refusals: RefusalReporter::new(mpsc::channel(1).0),
         verify: Arc::new(|_| Box::pin(async { Proof::Not("not tested".to_owned()) })),
         stopping: watch::channel(false).1,

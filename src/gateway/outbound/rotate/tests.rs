@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use super::super::{Parts, RefusalReporter, Terms, Times};
 use super::*;
 use crate::exit::country::Country;
+use crate::exit::identity::Identities;
 use crate::exit::{Fingerprint, Listing, Moment, Source, Verdict};
 use crate::gateway::relay::Idle;
 use crate::limit::target::Rules;
@@ -90,6 +91,7 @@ async fn world(good: fn(u8) -> bool) -> World {
         limits: Limits::new(Vec::new(), Amounts::default(), damping),
         tor: None,
         terms,
+        identities: Identities::default(),
         refusals: RefusalReporter::new(mpsc::channel(1).0),
         verify,
         stopping: watch::channel(false).1,

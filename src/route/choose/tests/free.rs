@@ -66,6 +66,112 @@ fn slow_members_serve_before_exits_outside_the_pool() {
     assert!((0..100).all(|_| seen.contains(&world.first("three"))));
 }
 
+/// Makes the dials of this exit so late that the exit is ejected as slow.
+fn slow_down(world: &mut World, n: u16) {
+    while !(world.exit(n).load().is_slow() && matches!(world.exit(n).load().state(world.now), State::Ejected(_))) {
+        world.pass(SECOND / 5);
+        world.exit(n).load().succeeded(SECOND, DialSpeed::Late, world.now);
+    }
+}
+
+/// Ejects this exit and passes the time until its trial is due.
+fn eject_until_due(world: &mut World, n: u16) {
+    world.eject(n);
+    while world.exit(n).load().state(world.now) != State::HalfOpen {
+        world.pass(SECOND);
+    }
+}
+
+/// Returns the exits of the plan of the next connection.
+fn plan(world: &mut World, username: &str) -> Vec<u16> {
+    world.decide(username).unwrap().exits.iter().map(|exit| number(exit.id())).collect()
+}
+
+fn members(world: &World, route: &str) -> Vec<u16> {
+    world.routes.get(route).unwrap().pool.members().iter().map(|member| number(member.id())).collect()
+}
+
+#[test]
+fn two_good_members_need_no_help() {
+    let mut world = World::new(&["US"; 8]);
+    world.route("three", "us", Policy { pool: 3, ..Policy::default() });
+    let three = members(&world, "three");
+    slow_down(&mut world, three[0]);
+    let mut used = plan(&mut world, "three");
+    used.sort_unstable();
+    let mut good = three[1..].to_vec();
+    good.sort_unstable();
+    assert_eq!(used, good, "neither the slow member nor an exit outside the pool");
+}
+
+#[test]
+fn slow_members_and_exits_outside_the_pool_leave_the_last_exit_its_place() {
+    let mut world = World::new(&["US"; 12]);
+    world.route("six", "us", Policy { pool: 6, ..Policy::default() });
+    let six = members(&world, "six");
+    let last = world.first("six-rotate");
+    six.iter().filter(|n| **n != last).for_each(|n| slow_down(&mut world, *n));
+    let used = plan(&mut world, "six-rotate");
+    assert!(used.len() == 3 && used[2] == last && used[..2].iter().all(|n| six.contains(n)), "{used:?} after {last}");
+
+    let mut world = World::new(&["US"; 12]);
+    world.route("two", "us", Policy { pool: 2, ..Policy::default() });
+    let last = world.first("two-rotate");
+    members(&world, "two").iter().filter(|n| **n != last).for_each(|n| world.eject(*n));
+    let used = plan(&mut world, "two-rotate");
+    assert!(used.len() == 3 && used[2] == last, "{used:?} after {last}");
+    let two = members(&world, "two");
+    assert!(used[..2].iter().all(|n| !two.contains(n)), "a member that failed is not a slow one: {used:?} of {two:?}");
+}
+
+#[test]
+fn a_slow_member_serves_only_where_it_may() {
+    let mut world = World::new(&["US"; 8]);
+    world.route("three", "us", Policy { pool: 3, ..Policy::default() });
+    let three = members(&world, "three");
+    three.iter().for_each(|n| slow_down(&mut world, *n));
+    world.ban("shop.com", three[0], MINUTE);
+    for _ in 0..50 {
+        let used = plan(&mut world, "three");
+        assert!(!used.contains(&three[0]) && used.iter().any(|n| three.contains(n)), "{used:?} of {three:?}");
+    }
+}
+
+#[test]
+fn slow_members_and_exits_outside_the_pool_leave_the_trial_its_place() {
+    let mut world = World::new(&["US"; 12]);
+    world.route("six", "us", Policy { pool: 6, ..Policy::default() });
+    let six = members(&world, "six");
+    eject_until_due(&mut world, six[0]);
+    six[2..].iter().for_each(|n| slow_down(&mut world, *n));
+    let used = plan(&mut world, "six");
+    assert!(used.len() == 3 && used[..2] == six[..2], "the trial, the good member, a slow one: {used:?} of {six:?}");
+    assert!(six.contains(&used[2]));
+
+    let mut world = World::new(&["US"; 12]);
+    world.route("two", "us", Policy { pool: 2, ..Policy::default() });
+    let two = members(&world, "two");
+    eject_until_due(&mut world, two[0]);
+    let used = plan(&mut world, "two");
+    assert!(used.len() == 3 && used[..2] == two[..], "{used:?} of {two:?}");
+}
+
+#[test]
+fn of_a_large_pool_each_plan_has_three_good_exits_and_not_the_last() {
+    let mut world = World::new(&["US"; 60]);
+    world.route("forty", "us", Policy { pool: 40, ..Policy::default() });
+    let forty = members(&world, "forty");
+    forty[..12].iter().for_each(|n| world.eject(*n));
+    let mut last = world.first("forty-rotate");
+    for _ in 0..300 {
+        let used = plan(&mut world, "forty-rotate");
+        assert_eq!(used.iter().collect::<BTreeSet<_>>().len(), 3, "{used:?}");
+        assert!(used.iter().all(|n| forty[12..].contains(n)), "an ejected exit, or none of the pool: {used:?}");
+        assert!(!used.contains(&last), "{used:?} after {last}");
+        last = used[0];
+    }
+}
+
 /// An exit whose dials are late is ejected. After each ejection it gets only one trial.
 #[test]
 fn an_exit_that_is_late_each_time_gets_next_to_nothing() {
@@ -87,6 +193,32 @@ fn an_exit_that_is_late_each_time_gets_next_to_nothing() {
     assert_eq!(world.first("six"), 2, "its trial is due");
     world.exit(2).load().succeeded(Duration::from_millis(30), DialSpeed::Kept, world.now);
     assert!((0..100).any(|_| world.first("six") == 2), "it was fast, and takes part again");
+}
+
+#[test]
+fn a_refusal_lists_a_few_unchecked_exits_and_the_same_ones_within_a_minute() {
+    let mut world = World::new(&["US"; 40]);
+    (0..40).for_each(|n| world.learn(n, |known| *known = crate::exit::Known::default()));
+    let listed = |world: &mut World| world.decide("us").unwrap_err().untested;
+    let first = listed(&mut world);
+    assert_eq!(first.iter().collect::<BTreeSet<_>>().len(), 4, "{first:?}");
+    world.pass(59 * SECOND);
+    assert_eq!(listed(&mut world), first, "a request that is repeated waits for the same checks");
+    world.pass(SECOND);
+    assert_ne!(listed(&mut world), first);
+    let often: usize = (0..100)
+        .map(|_| {
+            world.pass(MINUTE);
+            listed(&mut world).iter().filter(|id| number(id) >= 36).count()
+        })
+        .sum();
+    // Four of the forty exits are 10 % of them. The expected number is 40, with a standard deviation of 6.
+    assert!((16..=64).contains(&often), "the listed exits are drawn at random: {often}");
+    // Ten exits share each of four addresses.
+    (0..40).for_each(|n| world.relist(n, |listing| listing.announced = vec![ip(n / 10)]));
+    let announced: BTreeSet<_> =
+        listed(&mut world).iter().map(|id| world.exit(number(id)).listing().announced[0]).collect();
+    assert_eq!((announced.len(), listed(&mut world).len()), (4, 4));
 }
 
 #[test]
@@ -164,7 +296,7 @@ fn exits_outside_the_pool_are_drawn_by_capacity() {
 #[test]
 fn nonus_is_never_the_us_nor_unknown() {
     let mut world = World::new(&["US", "??", "DE", "US", "FR", "??", "US", "US"]);
-    world.learn(4, |known| known.saw(ip(99).into(), country("US"), START));
+    world.learn(4, |known| known.saw(ip(99), country("US"), START));
     for username in ["nonus", "nonus-rotate", "nonus-strict", "nonus-session-a", "nonus+fr-asn-3"] {
         let mut seen = BTreeSet::new();
         for round in 0..200 {

@@ -43,9 +43,9 @@ fn plant(exits: &[Planted]) -> World {
         listing.flags.running = planted.running;
         edit.list(listing);
         edit.learn(&id(n), |known| {
-            known.saw(ip(500 + planted.ip).into(), country(planted.code), START);
+            known.saw(ip(500 + planted.ip), country(planted.code), START);
             if planted.several {
-                known.saw(ip(600 + n).into(), country(planted.code), START);
+                known.saw(ip(600 + n), country(planted.code), START);
             }
             known.verdict = planted.verdict;
             known.passed.extend(planted.passes.then(|| "steam".into()));
@@ -68,7 +68,10 @@ fn allowed(exits: &[Planted], username: &str, port: u16) -> BTreeSet<u16> {
             "steam" => exit.passes && !["FR", "??"].contains(&exit.code),
             other => panic!("{other}"),
         };
-        let asn = !username.contains("asn-2") || n % 5 + 1 == 2;
+        let asn = match username {
+            _ if username.contains("nonasn-2+4") => ![2, 4].contains(&(n % 5 + 1)),
+            _ => !username.contains("asn-2") || n % 5 + 1 == 2,
+        };
         let port = match exit.policy {
             "accept 80,443" => [80, 443].contains(&port),
             "accept 22" => port == 22,
@@ -89,7 +92,7 @@ proptest! {
     ) {
         let mut world = plant(&exits);
         for username in [
-            "any", "us", "nonus", "eu", "steam", "us-asn-2", "steam-asn-2", "us-rotate",
+            "any", "us", "nonus", "eu", "steam", "us-asn-2", "steam-asn-2", "us-nonasn-2+4", "any-nonasn-2+4-strict", "us-rotate",
             "nonus-session-a", "steam-session-a", "any-strict", "nonus-strict", "steam-strict-session-b",
         ] {
             let allowed = allowed(&exits, username, port);

@@ -56,13 +56,13 @@ fn what_else_counts_as_a_pinned_exit_being_down() {
         ("another address", |world, n| {
             world.learn(n, |known| {
                 known.observed.clear();
-                known.saw(ip(77).into(), country("US"), START);
+                known.saw(ip(77), country("US"), START);
             });
         }),
-        ("several addresses", |world, n| world.learn(n, |known| known.saw(ip(77).into(), country("US"), START))),
+        ("several addresses", |world, n| world.learn(n, |known| known.saw(ip(77), country("US"), START))),
         ("a bad verdict", |world, n| world.learn(n, |known| known.verdict = Verdict::Bad)),
         ("caught tampering", |world, n| world.learn(n, |known| known.marks.bad_for_good = true)),
-        ("another country", |world, n| world.learn(n, |known| known.saw(ip(n).into(), country("DE"), START))),
+        ("another country", |world, n| world.learn(n, |known| known.saw(ip(n), country("DE"), START))),
     ];
     for (what, change) in changes {
         let mut world = World::new(&["US"; 3]);
@@ -155,6 +155,18 @@ fn new_pins_go_to_stable_exits_of_much_capacity() {
 }
 
 #[test]
+fn a_new_pin_takes_no_ejected_exit_while_there_is_another() {
+    for n in 0..20 {
+        let mut world = World::new(&["US"; 3]);
+        world.eject(0);
+        world.eject(1);
+        assert_eq!(world.first(&format!("us-strict-session-s{n}")), 2);
+        world.kill(2);
+        assert_ne!(world.first(&format!("us-strict-session-t{n}")), 2, "an ejected exit is better than none");
+    }
+}
+
+#[test]
 fn a_banned_pin_is_an_error_that_says_until_when_and_what_to_do() {
     let mut world = World::new(&["US"; 4]);
     world.route("shop", "us-strict", Policy::default());
@@ -184,11 +196,11 @@ fn another_exit_behind_the_same_address_takes_over_at_once() {
     world.join(7, "US");
     world.learn(7, |known| {
         known.observed.clear();
-        known.saw(ip(0).into(), country("US"), START);
+        known.saw(ip(0), country("US"), START);
     });
     world.kill(0);
     let plan = world.decide("us-strict").unwrap();
-    assert_eq!((number(plan.first().id()), plan.first().v4()), (7, Some(ip(0))));
+    assert_eq!((number(plan.first().id()), plan.first().pinnable()), (7, Some(ip(0))));
     assert!(matches!(&plan.events[..], [Event::PinMoved { from, to, .. }] if from.ip == to.ip));
 }
 
@@ -250,7 +262,7 @@ fn an_exclusive_pin_is_alone_or_not_at_all() {
 #[test]
 fn a_strict_route_needs_an_exit_with_one_address() {
     let mut world = World::new(&["US", "US"]);
-    world.learn(0, |known| known.saw(ip(50).into(), country("US"), START));
+    world.learn(0, |known| known.saw(ip(50), country("US"), START));
     assert!((0..20).all(|n| world.first(&format!("us-strict-session-s{n}")) == 1));
     world.learn(1, |known| known.observed.clear());
     assert_eq!(world.decide("us-strict-session-new").unwrap_err().why, Why::NoneDistinct);

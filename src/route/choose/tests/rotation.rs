@@ -8,7 +8,7 @@ fn rotation_is_another_address_and_an_event() {
     let mut home = world.first("us-strict");
     for _ in 0..10 {
         let (next, rotated) = world.rotate("us-strict").unwrap();
-        assert_eq!((&next.before, next.before_ip), (&Some(id(home)), Some(ip(home).into())));
+        assert_eq!((&next.before, next.before_ip), (&Some(id(home)), Some(ip(home))));
         assert!(matches!(&rotated.events[..], [Event::PinMoved { cause: Cause::Rotated, .. }]));
         assert_ne!(number(next.exit.id()), home);
         home = number(next.exit.id());
@@ -46,6 +46,40 @@ fn a_successor_changes_nothing_until_it_succeeds_and_then_once() {
             assert_eq!(late.is_none(), matches!(username, "us-strict" | "us-session-a"), "{username}");
         }
     }
+}
+
+#[test]
+fn a_session_rotates_to_the_exit_that_hashing_picks_unless_its_address_is_the_same() {
+    let mut world = World::new(&["US"; 6]);
+    world.route("all", "us", Policy { pool: 6, ..Policy::default() });
+    let home = world.first("all-session-a");
+    let next = |world: &mut World| number(world.ask("all-session-a", "shop.com:443", successor).unwrap().exit.id());
+    let there = next(&mut world);
+    assert!((0..20).all(|_| next(&mut world) == there), "always the same exit");
+    // Sites see the session's exit and that exit with the same address.
+    world.learn(there, |known| {
+        known.observed.clear();
+        known.saw(ip(home), country("US"), START);
+    });
+    let others: BTreeSet<u16> = (0..50).map(|_| next(&mut world)).collect();
+    assert!(!others.contains(&home) && !others.contains(&there), "{others:?}");
+    // No rotation goes to an ejected exit.
+    let open = *others.first().unwrap();
+    (0..6).filter(|n| *n != open).for_each(|n| world.eject(n));
+    assert!((0..20).all(|_| next(&mut world) == open));
+}
+
+#[test]
+fn a_pool_rotates_to_no_ejected_exit_while_there_is_another() {
+    let mut world = World::new(&["US"; 6]);
+    world.route("one", "us", Policy { pool: 1, ..Policy::default() });
+    let home = world.first("one");
+    let open = (home + 1) % 6;
+    (0..6).filter(|n| *n != home && *n != open).for_each(|n| world.eject(n));
+    let next = |world: &mut World| world.ask("one", "shop.com:443", successor).map(|next| number(next.exit.id()));
+    assert!((0..20).all(|_| next(&mut world).unwrap() == open));
+    world.kill(open);
+    assert!(next(&mut world).is_err(), "an ejected exit is no exit to rotate to");
 }
 
 #[test]

@@ -39,11 +39,7 @@ fn a_session_moves_only_for_a_reason_and_says_so() {
         ("gone", |world, n| world.kill(n), Cause::Down),
         ("tested and found bad", |world, n| world.learn(n, |known| known.verdict = Verdict::Bad), Cause::Down),
         ("left the directory", |world, n| world.learn(n, |known| known.marks.draining = true), Cause::Down),
-        (
-            "seen elsewhere",
-            |world, n| world.learn(n, |known| known.saw(ip(90).into(), country("DE"), START)),
-            Cause::Down,
-        ),
+        ("seen elsewhere", |world, n| world.learn(n, |known| known.saw(ip(90), country("DE"), START)), Cause::Down),
         ("banned", |world, n| world.ban("shop.com", n, MINUTE), Cause::Banned),
         ("time over", |world, _| world.pass(MINUTE), Cause::Expired),
         ("idle", |world, _| world.pass(Duration::ZERO), Cause::Expired),
@@ -115,6 +111,8 @@ fn a_session_whose_dial_fails_moves_once_for_all() {
     let firsts: BTreeSet<ExitId> =
         plans.iter_mut().map(|plan| plan.fail_over(view, &world.memory, &ask).unwrap().id().clone()).collect();
     assert_eq!(firsts.len(), 1, "whatever each would have chosen");
+    let left = |plan: &Plan| plan.exits.iter().map(|exit| exit.id().clone()).collect::<BTreeSet<_>>();
+    assert!(plans.iter().all(|plan| plan.exits.len() == 2 && left(plan).len() == 2), "each has one more exit to try");
     assert!(plans.iter().all(|plan| plan.moved.as_ref().is_some_and(|moved| moved.from == home)));
 }
 
@@ -128,6 +126,26 @@ fn a_session_stays_if_its_exit_only_refuses_the_target() {
     assert_eq!(id(world.first("us-session-a")), home);
     while plan.skip().is_some() {}
     assert_eq!(plan.exits.len(), 1, "the last exit stays in the plan");
+}
+
+#[test]
+fn a_session_whose_time_is_over_leaves_an_exit_that_is_the_whole_pool() {
+    let mut world = World::new(&["US"; 6]);
+    world.route("one", "us", Policy { pool: 1, ..Policy::default() });
+    for n in 0..20 {
+        let name = format!("one-session-s{n}-ttl-1m");
+        let home = world.first(&name);
+        let ejected: Vec<u16> = (0..6).filter(|n| *n != home).take(3).collect();
+        ejected.iter().for_each(|n| world.eject(*n));
+        world.pass(MINUTE);
+        let plan = world.decide(&name).unwrap();
+        let there = number(plan.first().id());
+        assert!(there != home && !ejected.contains(&there), "from {home} to {there}, ejected: {ejected:?}");
+        world.pass(60 * MINUTE);
+        (0..6).for_each(|n| {
+            (0..5).for_each(|_| _ = world.exit(n).load().succeeded(SECOND / 20, DialSpeed::Kept, world.now))
+        });
+    }
 }
 
 #[test]

@@ -86,6 +86,16 @@ fn a_look_up_uses_relays_if_the_username_allows_them() {
             assert!(sources.iter().all(|source| *source == Source::Public), "{username}: {sources:?}");
         }
     }
+    // A route without Tor has no relay for a look-up.
+    world.route("no-tor", "us", listed(&[Source::Direct, Source::Public]));
+    // The exit of a session is the same, whether its first use is a look-up or a connection.
+    for n in 0..20 {
+        assert_eq!(first(&mut world, "no-tor").unwrap()[0], Source::Public);
+        let session = format!("proxies-first-session-s{n}");
+        let before = world.ask(&session, "exit.gate:443", decide_look_up).unwrap().first().id().clone();
+        assert_eq!(before.source(), Source::Public, "the pool has proxies only");
+        assert_eq!(*world.decide(&session).unwrap().first().id(), before);
+    }
     // If no relay can serve, the choice is that of a connection.
     (0..4).for_each(|n| world.kill(n));
     assert_eq!(first(&mut world, "us-source-any").unwrap()[0], Source::Public);

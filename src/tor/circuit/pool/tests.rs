@@ -129,6 +129,30 @@ fn a_spare_is_replaced_only_once_it_was_used() {
 }
 
 #[test]
+fn a_spare_that_is_being_built_is_counted_and_no_other_build_is() {
+    let mut bed = Bed::new(Limits { rate: 100.0, burst: 100, ..LIMITS });
+    bed.spares(1, 1);
+    bed.pool.want(BTreeMap::from([(key(1), 2), (key(2), 2)]), bed.now);
+    assert_eq!(bed.builds().len(), 3, "one of the first kind is there");
+    bed.pass(Duration::from_secs(1));
+    assert_eq!(bed.builds(), [], "all that are missing are being built");
+    let spare = bed.lend(1, 7).unwrap();
+    assert_eq!(bed.builds().len(), 1, "for the spare that was lent");
+    bed.pool.doom(spare, bed.now);
+    assert_eq!(bed.builds(), []);
+    // A build for a client is no spare.
+    let mut bed = Bed::new(Limits { rate: 100.0, burst: 100, ..LIMITS });
+    bed.spares(1, 1);
+    for _ in 0..4 {
+        bed.pool.ask(key(1), Requester { class: BuildClass::Check, ..client(8) }, bed.now, bed.now);
+    }
+    let before = bed.pool.counts().building;
+    assert_eq!(before, 2, "two circuits for four requests of checks");
+    assert!(bed.lend(1, 7).is_some());
+    assert_eq!(bed.pool.counts().building, before + 1, "and a new spare");
+}
+
+#[test]
 fn those_who_ask_for_the_same_wait_for_one_build() {
     let mut bed = Bed::new(LIMITS);
     let waiting: Vec<_> = (0..3).map(|_| bed.ask(1, 7)).collect();
@@ -203,6 +227,66 @@ fn the_pace_is_kept_and_those_who_wait_come_first() {
 }
 
 #[test]
+fn a_queued_spare_that_a_client_takes_over_is_built_once() {
+    let mut bed = Bed::new(Limits { burst: 2, ..LIMITS });
+    bed.pool.want(BTreeMap::from([(key(1), 1), (key(2), 1)]), bed.now);
+    let mut begun = bed.builds();
+    assert_eq!(begun.len(), 1, "the other spare waits in the queue");
+    assert!(matches!(bed.ask(2, 7), LeaseAnswer::Wait(_)));
+    for _ in 0..10 {
+        begun.extend(bed.builds());
+        bed.pass(Duration::from_millis(250));
+    }
+    assert_eq!(begun.iter().collect::<HashSet<_>>().len(), begun.len(), "{begun:?}");
+    assert_eq!(begun.len(), 3, "two spares, and one to replace the spare that was taken");
+}
+
+#[test]
+fn new_limits_apply_to_circuits_and_builds_that_exist() {
+    let mut bed = Bed::new(LIMITS);
+    bed.spares(1, 1);
+    let first = bed.lend(1, 7);
+    bed.pool.set_limits(Limits { streams: 1, burst: 1, ..LIMITS });
+    bed.pool.want(BTreeMap::new(), bed.now);
+    assert!(first.is_some() && bed.lend(1, 7).is_none_or(|id| Some(id) != first), "one stream on each circuit");
+    (2..6).for_each(|exit| _ = bed.ask(exit, 7));
+    assert!(bed.builds().len() <= 2, "the burst is smaller");
+}
+
+#[test]
+fn the_list_of_circuits_shows_the_state_of_each() {
+    let mut bed = Bed::new(LIMITS);
+    bed.spares(1, 1);
+    let of = |bed: &Bed, id: CircuitId| {
+        let view = bed.pool.views(bed.now).into_iter().find(|view| view.id == id).unwrap();
+        (view.state, view.streams, view.age.as_secs())
+    };
+    let id = bed.pool.views(bed.now)[0].id;
+    assert_eq!((bed.pool.views(bed.now).len(), of(&bed, id)), (1, ("spare", 0, 0)));
+    assert_eq!(bed.lend(1, 7), Some(id));
+    bed.now += LIMITS.dirty - Duration::from_secs(1);
+    assert_eq!(of(&bed, id), ("used", 1, 1799));
+    bed.now += Duration::from_secs(1);
+    assert_eq!(of(&bed, id), ("dirty", 1, 1800));
+    bed.pool.doom(id, bed.now);
+    assert_eq!(of(&bed, id), ("doomed", 1, 1800));
+}
+
+#[test]
+fn the_pool_knows_its_circuits_and_its_builds() {
+    let mut bed = Bed::new(LIMITS);
+    bed.ask(1, 7);
+    let build = bed.builds()[0];
+    let id = bed.launch(build);
+    assert!(bed.pool.knows(id) && !bed.pool.has(id), "it is being built");
+    assert!(bed.pool.built(id, Arc::from([]), bed.now));
+    assert!(bed.pool.knows(id) && bed.pool.has(id));
+    assert!(!bed.pool.knows(CircuitId(999)));
+    bed.pool.gone(id, LeaseFault::Lost, bed.now);
+    assert!(!bed.pool.knows(id));
+}
+
+#[test]
 fn a_failed_build_is_tried_again_and_then_everybody_is_told() {
     let mut bed = Bed::new(LIMITS);
     let LeaseAnswer::Wait(waiter) = bed.ask(1, 7) else { panic!() };
@@ -214,6 +298,39 @@ fn a_failed_build_is_tried_again_and_then_everybody_is_told() {
     }
     assert_eq!(bed.pool.effects(), [Effect::Refuse { waiter, fault: LeaseFault::Unreachable }]);
     assert_eq!(bed.pool.counts(), Counts::default());
+}
+
+#[test]
+fn a_request_is_refused_only_when_its_last_build_has_failed() {
+    let mut bed = Bed::new(LIMITS);
+    let LeaseAnswer::Wait(waiter) = bed.ask(1, 7) else { panic!() };
+    let slow = bed.builds()[0];
+    let slow = bed.launch(slow);
+    for _ in 0..ATTEMPTS {
+        bed.pass(SLOW_BUILD);
+        let second = bed.builds();
+        assert_eq!(second.len(), 1, "a second build beside the slow one");
+        let second = bed.launch(second[0]);
+        bed.pool.gone(second, LeaseFault::Unreachable, bed.now);
+        assert_eq!(bed.pool.effects(), [], "the slow build may succeed");
+    }
+    bed.pool.gone(slow, LeaseFault::Middle, bed.now);
+    assert_eq!(bed.pool.effects(), [Effect::Refuse { waiter, fault: LeaseFault::Middle }]);
+}
+
+#[test]
+fn builds_for_others_give_no_hope() {
+    let mut bed = Bed::new(LIMITS);
+    bed.ask(2, 7); // the same client at another exit
+    bed.ask(1, 8); // another client at the same exit
+    bed.builds().into_iter().for_each(|build| _ = bed.launch(build));
+    let LeaseAnswer::Wait(waiter) = bed.ask(1, 7) else { panic!() };
+    for _ in 0..ATTEMPTS {
+        let build = bed.builds()[0];
+        let id = bed.launch(build);
+        bed.pool.gone(id, LeaseFault::Unreachable, bed.now);
+    }
+    assert_eq!(bed.pool.effects(), [Effect::Refuse { waiter, fault: LeaseFault::Unreachable }]);
 }
 
 #[test]
@@ -264,6 +381,54 @@ fn a_doomed_circuit_is_used_only_while_there_is_nothing_better() {
 }
 
 #[test]
+fn a_circuit_takes_as_many_streams_as_the_limit_says() {
+    let mut bed = Bed::new(LIMITS);
+    bed.spares(1, 1);
+    let id = bed.lend(1, 7).unwrap();
+    bed.pool.want(BTreeMap::new(), bed.now);
+    bed.builds();
+    assert_eq!([bed.lend(1, 7), bed.lend(1, 7), bed.lend(1, 7)], [Some(id), Some(id), None], "three streams");
+    bed.pool.doom(id, bed.now);
+    assert!(matches!(bed.ask(1, 7), LeaseAnswer::Wait(_)), "nor does a doomed circuit take a fourth");
+    bed.pool.release(id, bed.now);
+    assert!(matches!(bed.ask(1, 8), LeaseAnswer::Wait(_)), "it belongs to another key");
+    assert!(matches!(bed.ask(1, 7), LeaseAnswer::Lent(lent, _) if lent == id));
+    bed.pool.release(id, bed.now);
+    bed.pool.hang(id, bed.now);
+    assert!(matches!(bed.ask(1, 7), LeaseAnswer::Wait(_)), "a stream on it got no answer");
+}
+
+#[test]
+fn a_dial_may_test_its_exit_on_a_circuit_that_takes_no_more_streams() {
+    let mut bed = Bed::new(LIMITS);
+    let path = [1, 2, 3].map(|n| Fingerprint([n; 20]));
+    bed.ask(1, 7);
+    let build = bed.builds()[0];
+    let id = bed.launch(build);
+    assert_eq!(bed.pool.lend_again(id, bed.now), None, "it is being built");
+    assert!(bed.pool.built(id, path.into(), bed.now));
+    bed.pool.hang(id, bed.now);
+    assert_eq!(bed.pool.lend_again(id, bed.now).as_deref(), Some(&path[..]));
+    assert_eq!(bed.pool.counts().streams, 2);
+    assert_eq!(bed.pool.over([path[0], path[1]]), [id]);
+    assert_eq!(bed.pool.over([path[1], path[2]]), []);
+    bed.pool.effects();
+    bed.pool.release(id, bed.now);
+    assert_eq!(bed.pool.effects(), [], "one stream is left");
+    bed.pool.release(id, bed.now);
+    assert_eq!(bed.pool.effects(), [Effect::Close(id)]);
+}
+
+#[test]
+fn the_first_stream_that_reaches_its_target_proves_a_circuit() {
+    let mut bed = Bed::new(LIMITS);
+    bed.spares(1, 1);
+    let id = bed.lend(1, 7).unwrap();
+    assert!(bed.pool.prove(id) && !bed.pool.prove(id), "only the first");
+    assert!(!bed.pool.prove(CircuitId(999)));
+}
+
+#[test]
 fn streams_spread_over_circuits_when_one_is_busy() {
     let mut bed = Bed::new(Limits { streams: 64, ..LIMITS });
     bed.spares(1, 1);
@@ -283,6 +448,26 @@ fn streams_spread_over_circuits_when_one_is_busy() {
         used.extend(bed.lend(1, 7));
     }
     assert_eq!(used.len(), PARALLEL, "but not over ever more of them");
+}
+
+#[test]
+fn a_circuit_is_busy_from_eight_streams_or_while_it_carries_much() {
+    let mut bed = Bed::new(Limits { streams: 64, ..LIMITS });
+    bed.spares(1, 1);
+    let id = bed.lend(1, 7).unwrap();
+    let busy = |bed: &Bed| bed.pool.circuits[&id].is_busy(bed.now);
+    bed.pool.carried(id, BUSY_BYTES, bed.now);
+    assert!(!busy(&bed), "half of what a circuit can carry");
+    bed.pool.carried(id, BUSY_BYTES + 1, bed.now);
+    assert!(busy(&bed));
+    bed.now += Duration::from_millis(2999);
+    assert!(busy(&bed), "tor reports once a second, and a report may be late");
+    bed.now += Duration::from_millis(1);
+    assert!(!busy(&bed), "no report for three seconds: nothing is carried");
+    (1..7).for_each(|_| _ = bed.pool.lend_again(id, bed.now));
+    assert!(!busy(&bed), "seven streams");
+    bed.pool.lend_again(id, bed.now);
+    assert!(busy(&bed), "eight streams");
 }
 
 #[test]
@@ -320,6 +505,33 @@ fn a_spare_that_is_no_longer_wanted_is_kept_for_a_while() {
 }
 
 #[test]
+fn what_is_wanted_does_not_keep_other_circuits_alive() {
+    let mut bed = Bed::new(LIMITS);
+    bed.ask(2, 7);
+    let used = bed.complete_all()[0].1;
+    bed.pool.release(used, bed.now);
+    bed.pass(LIMITS.idle / 2);
+    bed.spares(1, 1);
+    bed.pass(LIMITS.idle / 2);
+    assert!(bed.pool.effects().contains(&Effect::Close(used)), "idle for the whole time");
+}
+
+#[test]
+fn a_queued_build_that_is_no_longer_wanted_is_dropped() {
+    let mut bed = Bed::new(Limits { burst: 2, ..LIMITS });
+    bed.pool.want((1..=4).map(|exit| (key(exit), 1)).collect(), bed.now);
+    assert_eq!((bed.builds().len(), bed.pool.counts().building), (1, 4));
+    bed.pool.want((1..=2).map(|exit| (key(exit), 1)).collect(), bed.now);
+    assert_eq!((bed.builds().len(), bed.pool.counts().building), (0, 2), "one has begun, one is queued");
+    let mut begun = 0;
+    for _ in 0..60 {
+        bed.pass(Duration::from_millis(200));
+        begun += bed.builds().len();
+    }
+    assert_eq!(begun, 1);
+}
+
+#[test]
 fn what_goes_over_a_link_that_is_silent_is_lent_to_nobody() {
     let mut bed = Bed::new(LIMITS);
     let relay = |n: u8| Fingerprint([n; 20]);
@@ -348,6 +560,64 @@ fn what_goes_over_a_link_that_is_silent_is_lent_to_nobody() {
 }
 
 #[test]
+fn when_the_guard_is_silent_requests_are_refused_and_builds_go_on() {
+    let mut bed = Bed::new(LIMITS);
+    let waiting: Vec<_> = (1..=2).map(|exit| bed.ask(exit, 7)).collect();
+    let builds = bed.builds();
+    bed.pool.refuse_all(LeaseFault::FirstHop);
+    let refused = bed.pool.effects();
+    for asked in waiting {
+        let LeaseAnswer::Wait(waiter) = asked else { panic!() };
+        assert!(refused.contains(&Effect::Refuse { waiter, fault: LeaseFault::FirstHop }), "{refused:?}");
+    }
+    assert_eq!(refused.len(), 2);
+    builds.into_iter().for_each(|build| _ = bed.complete(build));
+    assert_eq!((bed.pool.counts().spares, bed.pool.effects()), (2, vec![]), "their circuits serve who comes next");
+}
+
+#[test]
+fn the_oldest_question_to_tor_and_to_the_relays_is_known() {
+    let mut bed = Bed::new(LIMITS);
+    let start = bed.now;
+    let after = |seconds| Some(start + Duration::from_secs(seconds));
+    assert_eq!((bed.pool.oldest_command(), bed.pool.oldest_unanswered()), (None, None));
+    bed.ask(1, 7);
+    let first = bed.builds()[0];
+    bed.now += Duration::from_secs(1);
+    bed.ask(2, 7);
+    let second = bed.builds()[0];
+    assert_eq!((bed.pool.oldest_command(), bed.pool.oldest_unanswered()), (after(0), None), "tor has not answered");
+    bed.now += Duration::from_secs(1);
+    let first = bed.launch(first);
+    assert_eq!((bed.pool.oldest_command(), bed.pool.oldest_unanswered()), (after(1), after(2)));
+    bed.now += Duration::from_secs(1);
+    let second = bed.launch(second);
+    assert_eq!((bed.pool.oldest_command(), bed.pool.oldest_unanswered()), (None, after(2)));
+    bed.pool.extended(first, 1, bed.now);
+    assert_eq!(bed.pool.oldest_unanswered(), after(3), "a relay answered the first build");
+    bed.pool.extended(second, 1, bed.now);
+    assert_eq!(bed.pool.oldest_unanswered(), None);
+}
+
+#[test]
+fn nothing_is_lent_through_a_guard_that_is_down() {
+    let mut bed = Bed::new(LIMITS);
+    let relay = |n: u8| Fingerprint([n; 20]);
+    bed.pool.want(BTreeMap::from([(key(1), 3)]), bed.now);
+    let ids: Vec<_> = bed.builds().into_iter().map(|build| bed.launch(build)).collect();
+    for (id, path) in ids.iter().zip([[1, 2, 8], [1, 3, 8], [4, 2, 8]]) {
+        assert!(bed.pool.built(*id, path.map(relay).into(), bed.now));
+    }
+    let used = bed.lend(1, 7).unwrap();
+    let mut hung = bed.pool.hang_through(relay(1), bed.now);
+    hung.sort();
+    assert_eq!((used, &hung[..]), (ids[0], &ids[..2]), "all circuits through this guard");
+    let effects = bed.pool.effects();
+    assert!(effects.contains(&Effect::Close(ids[1])) && !effects.contains(&Effect::Close(used)), "{effects:?}");
+    assert_eq!(bed.lend(1, 7), Some(ids[2]), "only the circuit through the other guard is left");
+}
+
+#[test]
 fn an_exit_that_is_down_is_not_hammered_for_the_sake_of_spares() {
     let mut bed = Bed::new(Limits { rate: 100.0, burst: 100, ..LIMITS });
     bed.pool.want(BTreeMap::from([(key(1), 1)]), bed.now);
@@ -363,6 +633,65 @@ fn an_exit_that_is_down_is_not_hammered_for_the_sake_of_spares() {
     assert!((5..=15).contains(&tries), "{tries} tries in an hour");
     assert!(matches!(bed.ask(1, 7), LeaseAnswer::Wait(_)));
     assert_eq!(bed.builds().len(), 1, "somebody who waits is another matter");
+}
+
+#[test]
+fn a_spare_that_died_unused_is_replaced_after_a_pause() {
+    // Fields: how many builds to the same exit failed just before, and the pause in seconds.
+    for (failures, pause) in [(0, 10), (2, 40)] {
+        let mut bed = Bed::new(Limits { rate: 100.0, burst: 100, ..LIMITS });
+        bed.spares(1, 1);
+        let spare = bed.pool.views(bed.now)[0].id;
+        bed.pool.want(BTreeMap::from([(key(1), 2)]), bed.now);
+        for _ in 0..failures {
+            let build = loop {
+                match bed.builds()[..] {
+                    [build, ..] => break build,
+                    _ => bed.pass(Duration::from_secs(1)),
+                }
+            };
+            let id = bed.launch(build);
+            bed.pool.gone(id, LeaseFault::Unreachable, bed.now);
+        }
+        bed.builds();
+        bed.pool.gone(spare, LeaseFault::Lost, bed.now);
+        bed.pass(Duration::from_secs(pause) - Duration::from_millis(1));
+        assert_eq!(bed.builds(), [], "{failures}");
+        bed.pass(Duration::from_millis(1));
+        assert!(!bed.builds().is_empty(), "{failures}");
+    }
+}
+
+#[test]
+fn failed_builds_of_spares_are_forgotten_after_ten_more_minutes() {
+    for (quiet, pause) in [(Duration::from_secs(610) - Duration::from_millis(1), 20), (Duration::from_secs(610), 10)] {
+        let mut bed = Bed::new(Limits { rate: 100.0, burst: 100, ..LIMITS });
+        let fail = |bed: &mut Bed| {
+            bed.pool.want(BTreeMap::from([(key(1), 1)]), bed.now);
+            let build = bed.builds()[0];
+            let id = bed.launch(build);
+            bed.pool.gone(id, LeaseFault::Unreachable, bed.now);
+        };
+        fail(&mut bed);
+        bed.pool.want(BTreeMap::new(), bed.now);
+        bed.pass(quiet);
+        fail(&mut bed);
+        bed.pass(Duration::from_secs(pause) - Duration::from_millis(1));
+        assert_eq!(bed.builds(), [], "{quiet:?}");
+        bed.pass(Duration::from_millis(1));
+        assert_eq!(bed.builds().len(), 1, "{quiet:?}");
+    }
+}
+
+#[test]
+fn the_time_of_the_next_build_is_that_of_the_queue_that_has_builds() {
+    let mut bed = Bed::new(LIMITS);
+    assert_eq!(bed.pool.next_start(bed.now), None, "nothing waits");
+    (0..11).for_each(|exit| _ = bed.ask(exit, 7));
+    assert_eq!(bed.pool.next_start(bed.now), Some(Duration::from_secs(1)), "the eleventh waits for a token");
+    let mut bed = Bed::new(LIMITS);
+    bed.pool.want((0..6).map(|exit| (key(exit), 1)).collect(), bed.now);
+    assert_eq!(bed.pool.next_start(bed.now), Some(Duration::from_secs(1)), "a spare waits for half of the burst");
 }
 
 #[test]

@@ -41,6 +41,9 @@ impl Session<'_> {
             let mut liveness = self.engine.fleet.liveness();
             let was_proven = liveness.is_proven();
             liveness.heard(self.engine.id, true, now);
+            if matches!(self.hop.state(), Hop::Doubted | Hop::Silent(_)) {
+                liveness.recovered(self.engine.id, now);
+            }
             was_proven
         };
         self.recovery.heard();
@@ -236,9 +239,13 @@ impl Session<'_> {
             self.test_entry();
         }
         let timeout = self.engine.fleet.settings.load().circuit_timeout;
-        self.outage |= !self.engine.fleet.liveness().is_proven();
         let began = self.silent_since.unwrap_or(since);
-        let silence = GuardSilence { began, since, reachable: self.reachable };
+        let anew = self.recovery.connected_anew();
+        self.outage |= {
+            let liveness = self.engine.fleet.liveness();
+            !liveness.is_proven() || liveness.is_shared(self.engine.id, anew.unwrap_or(began))
+        };
+        let silence = GuardSilence { began, since, anew: anew.is_some(), reachable: self.reachable };
         let decision = self.engine.fleet.liveness().decide(silence, timeout, now);
         match (decision, self.entry()) {
             // If the network was down for a time, the guard may only seem silent, because TCP has not yet sent the lost

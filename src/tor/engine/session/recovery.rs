@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A silence of the guard that is shorter than this number of build time-outs (20 s with the shipped time-out) has no
-/// consequence. In this time, TCP sends lost data again often enough, and no new connection is needed.
-const SHORT: u32 = 1;
+/// A silence of the guard that is shorter than this part of the build time-out (10 s with the shipped time-out) has no
+/// consequence. After an outage of this length, TCP sends lost data again within the same time, and no new connection
+/// is needed.
+const SHORT: f64 = 0.5;
 
 /// While streams exist, the silence must last for this number of build time-outs before tor connects anew: 60 s with
 /// the shipped time-out. A client that still waits after that time is rare.
-const SHORT_WITH_STREAMS: u32 = 3;
+const SHORT_WITH_STREAMS: f64 = 3.0;
 
 /// Without a successful probe of the guard's address, tor connects anew after this number of build time-outs: 60 s with
 /// the shipped time-out.
@@ -60,8 +61,10 @@ pub(super) struct Recovery {
     probing: bool,
     /// True if the last probe reached the guard's address.
     reached: bool,
+    /// True if tor was last made to connect anew because a probe had reached the guard's address.
+    by_probe: bool,
     slept: bool,
-    /// How many times tor was made to connect anew after a successful probe, and when this last happened.
+    /// How many times tor was made to connect anew after a successful probe or a sleep, and when this last happened.
     probed: (u32, Option<Instant>),
     /// How many times tor was made to connect anew without a successful probe, and when this last happened.
     blind: (u32, Option<Instant>),
@@ -69,9 +72,10 @@ pub(super) struct Recovery {
 
 impl Recovery {
     /// Records that this machine slept. If the guard is silent after that, tor connects anew immediately, because the
-    /// guard and the routers on the way have forgotten the old connection.
+    /// guard and the routers on the way have forgotten the old connection. A probe from before the sleep says nothing
+    /// about the network after the sleep.
     pub(super) fn slept(&mut self) {
-        self.slept = true;
+        (self.slept, self.reached) = (true, false);
     }
 
     /// Records whether a probe could connect to the guard's address.
@@ -81,7 +85,12 @@ impl Recovery {
 
     /// Returns true if tor was last made to connect anew because a probe had reached the guard's address.
     pub(super) fn was_reached(&self) -> bool {
-        self.probed.1.is_some() && self.probed.1 >= self.blind.1
+        self.by_probe
+    }
+
+    /// Returns when tor was last made to connect anew during the present silence. `None` if this did not happen.
+    pub(super) fn connected_anew(&self) -> Option<Instant> {
+        self.probed.1.max(self.blind.1)
     }
 
     /// Forgets the present silence, because the guard answered.
@@ -93,17 +102,18 @@ impl Recovery {
     pub(super) fn step(&mut self, silence: Silence, timeout: Duration, now: Instant) -> Step {
         let since = |at: Instant| now.saturating_duration_since(at);
         let pause = |first: Duration, count: u32| (first * 2u32.pow(count.min(10))).min(timeout * LONGEST);
-        let due = since(silence.since) >= timeout * if silence.streams { SHORT_WITH_STREAMS } else { SHORT };
+        let due = since(silence.since) >= timeout.mul_f64(if silence.streams { SHORT_WITH_STREAMS } else { SHORT });
         let (count, last) = self.probed;
         let rested = last.is_none_or(|last| since(last) >= pause(timeout / 4, count));
         if self.slept || (due && rested && self.reached) {
+            self.by_probe = self.reached;
             (self.slept, self.reached, self.probed) = (false, false, (count + 1, Some(now)));
             return Step::Reconnect;
         }
         let (count, last) = self.blind;
         let last = last.max(self.probed.1).unwrap_or(silence.since);
         if since(last) >= pause(timeout * BLIND, count) {
-            self.blind = (count + 1, Some(now));
+            (self.by_probe, self.blind) = (false, (count + 1, Some(now)));
             return Step::Reconnect;
         }
         if due && rested && silence.may_probe && !self.probing {
@@ -139,17 +149,19 @@ mod tests {
 
     #[test]
     fn a_short_silence_changes_nothing_and_a_long_one_is_probed() {
-        for (streams, from) in [(false, 20), (true, 60)] {
+        for (streams, from) in [(false, 10), (true, 60)] {
             let (mut recovery, silence) = (Recovery::default(), silence(streams, true));
             assert_eq!(steps(&mut recovery, silence, 0..from), []);
             assert_eq!(steps(&mut recovery, Silence { streams, ..silence }, from..from + 1).len(), 1);
         }
         let (mut recovery, silence) = (Recovery::default(), silence(false, true));
-        assert_eq!(steps(&mut recovery, silence, 0..30), [(20, Step::Probe)], "one probe at a time");
+        assert_eq!(steps(&mut recovery, silence, 0..30), [(10, Step::Probe)], "one probe at a time");
         recovery.reached(false);
         assert_eq!(steps(&mut recovery, silence, 30..40), [(30, Step::Probe)]);
         recovery.reached(true);
+        assert_eq!(recovery.connected_anew(), None);
         assert_eq!(steps(&mut recovery, silence, 40..44), [(40, Step::Reconnect)], "and no probe soon after that");
+        assert_eq!(recovery.connected_anew(), Some(silence.since + Duration::from_secs(40)));
         // The guard accepts connections and stays silent. So tor connects anew again and again, each time after a
         // longer pause.
         let mut reconnects = Vec::new();
@@ -159,6 +171,7 @@ mod tests {
                 reconnects.extend((step == Step::Reconnect).then_some(second));
             }
         }
+        assert_eq!(reconnects[..3], [51, 71, 111], "the pauses double: 10 s, 20 s, 40 s");
         let pauses: Vec<_> = reconnects.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(reconnects.len() < 16 && pauses.iter().all(|pause| *pause <= 320), "{reconnects:?}");
     }
@@ -169,6 +182,9 @@ mod tests {
         let steps = steps(&mut recovery, silence(false, false), 0..1300);
         let want = [60, 180, 420, 720, 1020].map(|second| (second, Step::Reconnect));
         assert_eq!(steps, want);
+        assert!(recovery.connected_anew().is_some());
+        recovery.heard();
+        assert_eq!(recovery.connected_anew(), None);
     }
 
     #[test]
@@ -179,6 +195,27 @@ mod tests {
         recovery.slept();
         recovery.heard();
         assert_eq!(steps(&mut recovery, silence, 3..10), [], "the guard answered");
+    }
+
+    #[test]
+    fn only_a_probe_shows_that_the_guards_address_can_be_reached() {
+        let (mut recovery, silence) = (Recovery::default(), silence(false, true));
+        assert!(!recovery.was_reached());
+        recovery.slept();
+        assert_eq!(steps(&mut recovery, silence, 0..1), [(0, Step::Reconnect)]);
+        assert!(!recovery.was_reached(), "after a sleep tor connects anew without a probe");
+        assert_eq!(steps(&mut recovery, silence, 1..11), [(10, Step::Probe)]);
+        recovery.reached(true);
+        assert_eq!(steps(&mut recovery, silence, 11..12), [(11, Step::Reconnect)]);
+        assert!(recovery.was_reached());
+        // A probe from before the sleep says nothing about the network after the sleep.
+        recovery.reached(true);
+        recovery.slept();
+        assert_eq!(steps(&mut recovery, silence, 12..13), [(12, Step::Reconnect)]);
+        assert!(!recovery.was_reached());
+        recovery.reached(false);
+        let last = steps(&mut recovery, silence, 600..601);
+        assert!(last == [(600, Step::Reconnect)] && !recovery.was_reached(), "without a successful probe: {last:?}");
     }
 
     #[test]

@@ -237,6 +237,23 @@ fn the_wait_in_the_queue_is_zero_where_a_circuit_is_there() {
 }
 
 #[test]
+fn a_build_whose_circuit_will_be_full_shortens_no_wait() {
+    let mut bed = Bed::new(Limits { burst: 1, ..LIMITS });
+    let wait = |bed: &Bed| bed.pool.queue_wait(key(1), iso(7), bed.now);
+    (0..2).for_each(|_| _ = bed.ask(1, 7));
+    bed.ask(2, 7);
+    assert_eq!(wait(&bed), Duration::ZERO, "the build has begun, and its circuit has room for a third stream");
+    bed.ask(1, 7);
+    assert_eq!(wait(&bed), 2 * SECOND, "a second circuit is needed, and its build comes after that to the other exit");
+    // The same, while the build is still in the queue.
+    let mut bed = Bed::new(Limits { burst: 1, ..LIMITS });
+    bed.ask(9, 7); // takes the only token
+    (0..3).for_each(|_| _ = bed.ask(1, 7));
+    bed.ask(2, 7);
+    assert_eq!(wait(&bed), 3 * SECOND, "two builds are in the queue, and neither is for a fourth stream");
+}
+
+#[test]
 fn a_circuit_that_is_too_old_for_new_streams_shortens_no_wait() {
     let mut bed = Bed::new(Limits { burst: 1, ..LIMITS });
     bed.ask(1, 7);
