@@ -309,6 +309,8 @@ async fn own_gateway_sessions_that_move_or_leave_elsewhere_are_never_used_silent
     let first = strict().await;
     assert_eq!(first.status, 200, "{}\n{}", first.body, gateway.log());
     assert_eq!(strict().await.body, first.body);
+    let cart = async || gateway.get("us-session-cart-source-oxylabs", &page).await;
+    assert_eq!(cart().await.status, 200);
     paid.provider.move_all();
     let refused = until(strict, |got| got.status != 200).await;
     assert_eq!(refused.status, 503, "{}", refused.body);
@@ -317,6 +319,9 @@ async fn own_gateway_sessions_that_move_or_leave_elsewhere_are_never_used_silent
         let later = strict().await;
         assert!(later.status == 503 || later.body == first.body, "a pin never moves silently: {}", later.body);
     }
+
+    let moved = until(cart, |got| got.status == 200 && got.headers.contains_key("x-exitgate-moved")).await;
+    assert!(moved.headers.contains_key("x-exitgate-moved") && moved.body != first.body, "{:?}", moved.headers);
 
     // Another country than ordered, and no peer at all: nobody gets an address of another country.
     paid.provider.mislead("DE", "NL");
@@ -361,6 +366,12 @@ async fn own_gateway_whose_account_is_refused_blames_no_exit_and_the_next_source
         assert_eq!(bad, 0, "an account fault counts against no exit: {exits}");
         let alone = gateway.get("any-source-oxylabs", &page).await;
         assert_eq!(alone.status, 503, "{}", alone.body);
+        assert!(gateway.log().contains("the provider of a source refuses the account"), "{}", gateway.log());
+        assert!(!gateway.log().contains("its last good one is still used"), "{}", gateway.log());
+        let events = gateway.ask(&["-m", "1", "-H", "Last-Event-ID: 0"], "/events").await.body;
+        let is_said = |line: &str| line.contains("oxylabs") && line.contains(&format!("\"outcome\":\"{outcome}\""));
+        assert!(events.lines().any(is_said), "{events}");
+        assert_unseen("the events", &events);
         assert_unseen("the log", &gateway.log());
         gateway.signal("TERM");
         assert!(gateway.ended().await.success());

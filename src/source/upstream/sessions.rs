@@ -7,8 +7,8 @@
 //! The name of a session is part of the id of its exit. So after a restart the worker continues the same sessions.
 //!
 //! If the provider refuses the account (wrong login, nothing left to spend), this counts against no exit. `/sources`, an
-//! event and the log say it, and the sessions count as down, so other sources of a route serve. After a minute one
-//! check tries the account again.
+//! event and the log say it, and the sessions count as down, so other sources of a route serve. After a minute the
+//! sessions count as up again, and a check tries the account.
 //!
 //! Next: `upstream/plan.rs` (which sessions), `upstream/demand.rs` (how many), `upstream/template.rs` (usernames).
 

@@ -190,7 +190,7 @@ impl Provider {
         let split = if separator == '_' { rest.replace('_', "-") } else { rest.to_owned() };
         let words: Vec<&str> = split.split('-').collect();
         let pairs: HashMap<&str, &str> = words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-        let known = words.len() % 2 == 0 && pairs.keys().all(|key| keys.contains(key));
+        let known = words.len().is_multiple_of(2) && pairs.keys().all(|key| keys.contains(key));
         let country = pairs.get(keys[0]).map(|country| country.to_ascii_uppercase()).unwrap_or_default();
         known.then(|| pairs.get(keys[1])).flatten().map(|session| (country, (*session).to_owned()))
     }
