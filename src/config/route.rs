@@ -175,9 +175,9 @@ impl RouteContext<'_> {
     }
 
     fn check_source(&self, written: &schema::Route, at: &KeyPath, findings: &mut Findings) {
-        for (index, Text(source)) in written.source.iter().filter(|(_, Text(source))| source.source().is_none()) {
+        for (_, Text(source)) in written.source.iter().filter(|(_, Text(source))| source.source().is_none()) {
             let hint = format!("write {}", RouteSource::WANT);
-            findings.fault(at.key("source").index(index), format!("is {:?}", source.write()), hint);
+            findings.fault(at.key("source"), format!("contains {:?}", source.write()), hint);
         }
         let direct = written.source.iter().any(|(_, Text(source))| source.source() == Some(Source::Direct));
         if direct && !self.gateway.allow_direct && findings.is_sound(&"gateway.allow_direct".into()) {
