@@ -43,6 +43,7 @@ mod route;
 mod rule;
 mod schema;
 mod secret;
+mod selector;
 mod source;
 mod syntax;
 mod text_value;
@@ -71,6 +72,7 @@ pub use load::{Loaded, Origin, find, load, parse};
 pub use log::Log;
 pub use route::Route;
 pub use rule::{Rule, RuleAction};
+pub use selector::{SelectorCheck, SelectorFacts};
 pub use source::{ExitAddresses, Onionoo, Proxifly, ProxyList, Sources};
 pub use tls::Tls;
 pub use tor::{Attach, Tor};
@@ -80,22 +82,12 @@ pub use upstream_gateway::UpstreamGateway;
 use diff::FlatKeys;
 use findings::Findings;
 use key_path::KeyPath;
+use selector::SelectorContext;
 
 /// Reads a number of bytes, such as `500000`, `500KB` or `10MiB`. `None` if the text is no such number.
 pub fn read_bytes(text: &str) -> Option<u64> {
     <units::Bytes as text_value::TextValue>::read(text).ok().map(|bytes| bytes.0)
 }
-
-/// What the validation of a configuration must know about a selector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SelectorFacts {
-    /// True if the selector contains the token `source-…`.
-    pub has_source: bool,
-}
-
-/// A function that validates the text of a selector. `Groups` are the country groups that a selector may contain. The
-/// error says what is wrong. The function is a parameter, because this room does not know the grammar of usernames.
-pub type SelectorCheck<'a> = &'a dyn Fn(&str, &Groups) -> Result<SelectorFacts, String>;
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -167,7 +159,9 @@ impl Config {
         let sources = Sources::validate(&file.sources, file.gateway.allow_direct, findings);
         let gateway = Gateway::validate(&file.gateway, findings);
         let check = Check::validate(&file.check, findings);
-        let context = route::RouteContext { gateway: &gateway, check: &check, groups: &groups, selectors };
+        let selectors = SelectorContext { gateway: &gateway, groups: &groups, sources: &sources, check: selectors };
+        gateway::check_budgets(&file.gateway, &selectors, findings);
+        let context = route::RouteContext { gateway: &gateway, check: &check, selectors };
         let routes = context.routes(file, findings);
         let api = Api::validate(&file.api, findings);
         let mut config = Self {

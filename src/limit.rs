@@ -21,6 +21,7 @@ pub mod target;
 
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroU64};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -75,6 +76,8 @@ pub struct Limits(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     terms: ArcSwap<Terms>,
+    /// True if a key that existed before cannot be recognized. Then every client needs a key, also if no key is left.
+    is_closed: AtomicBool,
     /// Held while the terms are replaced, because a reload and a change of keys by the API may come at the same time.
     replacing: Mutex<()>,
     throttle: AuthThrottle,
@@ -132,7 +135,7 @@ impl Identity {
 pub enum KeyRefusal {
     NoKey,
     WrongKey,
-    /// The key was right, but its time is over.
+    /// The key was right, but it has expired.
     Expired,
     /// Too many wrong keys came from this address, so this key was not accepted, right or wrong.
     Damped {
@@ -196,7 +199,14 @@ impl Limits {
         let terms = Terms { keys, each_client, damping };
         let clients = ClientAllowances::new(each_client, clock.clone());
         let (terms, throttle) = (ArcSwap::from_pointee(terms), AuthThrottle::default());
-        Self(Arc::new(Shared { terms, replacing: Mutex::default(), throttle, clients, clock }))
+        Self(Arc::new(Shared {
+            terms,
+            is_closed: AtomicBool::new(false),
+            replacing: Mutex::default(),
+            throttle,
+            clients,
+            clock,
+        }))
     }
 
     /// Replaces the keys of the configuration and the amounts. A key that keeps its name keeps the count of its open
@@ -238,7 +248,13 @@ impl Limits {
 
     /// Returns true if clients need a key.
     pub fn needs_key(&self) -> bool {
-        !self.0.terms.load().keys.is_empty()
+        self.0.is_closed.load(Ordering::Relaxed) || !self.0.terms.load().keys.is_empty()
+    }
+
+    /// Makes a key necessary until the process ends, although there may be none. Called if keys were lost: without them,
+    /// the gateway would be open for everybody.
+    pub fn close(&self) {
+        self.0.is_closed.store(true, Ordering::Relaxed);
     }
 
     /// Finds the key that a client sent. During a pause, only keys that the address used successfully before are
@@ -246,7 +262,7 @@ impl Limits {
     /// a guess was right.
     pub fn identify(&self, client: IpAddr, password: Option<&[u8]>, now: Instant) -> Result<Identity, KeyRefusal> {
         let terms = self.0.terms.load();
-        if terms.keys.is_empty() {
+        if terms.keys.is_empty() && !self.0.is_closed.load(Ordering::Relaxed) {
             return Ok(Identity::anonymous());
         }
         let password = password.filter(|password| !password.is_empty()).ok_or(KeyRefusal::NoKey)?;

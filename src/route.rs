@@ -51,7 +51,7 @@ pub mod wanted;
 
 pub use ban::{Bans, Site};
 pub use carrier::{any_carrier, carrier};
-pub use choose::{Ask, Plan, Rotated, Successor, decide, succeed, successor};
+pub use choose::{Ask, Plan, Rotated, Successor, decide, may_serve_again, succeed, successor};
 pub use event::{Cause, Event, Moved};
 pub use explain::{Explanation, explain, funnel};
 pub use holder::{Holder, HolderRef};

@@ -197,6 +197,11 @@ impl Store {
         self.jobs.capacity() > self.reserve
     }
 
+    /// Returns true while writes fail.
+    pub fn is_failing(&self) -> bool {
+        matches!(*self.health.borrow(), Health::Failing { .. })
+    }
+
     /// Writes something soon after this call, which never blocks. If the queue is full, the write is dropped and
     /// counted. While the file can be written, writes of this kind (notes) and commits are written in the order of the
     /// calls.

@@ -8,8 +8,9 @@ use exitgate::route::{Selector, Words};
 static WORDS: LazyLock<Words> = LazyLock::new(|| Words::new([], []).expect("no words"));
 
 fn selector(text: &str, _: &Groups) -> Result<SelectorFacts, String> {
-    let facts = Selector::parse(text, &WORDS).and_then(|_| Selector::has_source(text, &WORDS));
-    facts.map(|has_source| SelectorFacts { has_source }).map_err(|fault| fault.to_string())
+    let selector = Selector::parse(text, &WORDS).map_err(|fault| fault.to_string())?;
+    let has_source = Selector::has_source(text, &WORDS).map_err(|fault| fault.to_string())?;
+    Ok(SelectorFacts { sources: if has_source { selector.source.sources() } else { &[] }, ttl: selector.ttl })
 }
 
 /// Runs one input.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 use serde_json::{Map, Value};
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::{Mutex, broadcast, oneshot};
 
 pub use self::error::KeyError;
 pub use self::spec::{BudgetSpec, ByteCount, KeySpec, LimitsSpec};
@@ -86,6 +86,7 @@ pub struct KeyAdmin(Arc<Inner>);
 
 struct Inner {
     parts: KeyParts,
+    tasks: Tasks,
     /// Computes the digests of secrets. `None` until there is a key file. The lock is held while a key is changed, so two
     /// requests for the same name cannot both succeed.
     digester: Mutex<Option<Arc<Digester>>>,
@@ -111,7 +112,12 @@ pub fn restore_keys(limits: &Limits, stored: &[store::Key], secret: Option<&Secr
     let keys = stored.iter().filter_map(|key| match api_key(key, now) {
         Ok(api) => Some(api),
         Err(why) => {
-            tracing::error!(key = key.name, why = %why, "a stored key cannot be read; it stays in the store");
+            tracing::error!(
+                key = key.name,
+                why = %why,
+                "a stored key cannot be read; it stays in the store, and every client needs a key"
+            );
+            limits.close();
             None
         }
     });
@@ -121,7 +127,7 @@ pub fn restore_keys(limits: &Limits, stored: &[store::Key], secret: Option<&Secr
 /// Converts a stored key into the form that connections use.
 fn api_key(stored: &store::Key, now: Moment) -> Result<ApiKey, BadField> {
     let fields = serde_json::from_str(&stored.asked).unwrap_or_default();
-    let spec = KeySpec::read(&fields)?;
+    let spec = KeySpec::stored(&fields)?;
     Ok(ApiKey {
         name: stored.name.as_str().into(),
         digest: stored.digest,
@@ -134,12 +140,13 @@ fn api_key(stored: &store::Key, now: Moment) -> Result<ApiKey, BadField> {
 }
 
 impl KeyAdmin {
-    /// Starts the worker that stores what keys use. [`restore_keys`] has made the stored keys valid already. `secret` is
-    /// the content of the key file, and `usage` is what keys used that this process does not know yet.
+    /// Starts the worker that stores how much each key uses. [`restore_keys`] must be called before. `secret` is the
+    /// content of the key file. `usage` is the stored use of keys that do not exist now. A reload of the configuration
+    /// may bring such a key back.
     pub fn start(tasks: &Tasks, parts: KeyParts, secret: Option<&Secret>, usage: Vec<store::KeyUsage>) -> Self {
         let digester = Mutex::new(secret.map(|secret| Arc::new(Digester::new(secret))));
         let usage = std::sync::Mutex::new(worker::Saved::new(usage));
-        let inner = Inner { parts, digester, usage, events: broadcast::Sender::new(EVENTS) };
+        let inner = Inner { parts, tasks: tasks.clone(), digester, usage, events: broadcast::Sender::new(EVENTS) };
         let admin = Self(Arc::new(inner));
         let (worker, of) = (tasks.clone(), admin.clone());
         tasks.supervise("keys", move || worker::run(of.clone(), worker.clone()));
@@ -167,6 +174,11 @@ impl KeyAdmin {
     /// Creates a key with a random secret. If a key of this name exists already and was created from an equal spec,
     /// nothing changes, and that is no error.
     pub async fn create(&self, spec: KeySpec) -> Result<CreatedKey, KeyError> {
+        let admin = self.clone();
+        self.complete(async move { admin.create_now(spec).await }).await
+    }
+
+    async fn create_now(&self, spec: KeySpec) -> Result<CreatedKey, KeyError> {
         let Some(name) = spec.name.clone() else {
             return Err(BadField::new("name", "is missing; sessions and pins of the key belong to it").into());
         };
@@ -197,7 +209,12 @@ impl KeyAdmin {
 
     /// Changes a key by a JSON merge patch of the body that created it. The secret and what was used stay. Open
     /// connections stay, and the new settings hold for the next request.
-    pub async fn change(&self, name: &str, patch: &Map<String, Value>) -> Result<(), KeyError> {
+    pub async fn change(&self, name: &str, patch: Map<String, Value>) -> Result<(), KeyError> {
+        let (admin, name) = (self.clone(), name.to_owned());
+        self.complete(async move { admin.change_now(&name, &patch).await }).await
+    }
+
+    async fn change_now(&self, name: &str, patch: &Map<String, Value>) -> Result<(), KeyError> {
         let current = self.0.digester.lock().await;
         let old = self.own(name).await?;
         let spec = KeySpec::patched(&old.asked, patch)?;
@@ -218,6 +235,11 @@ impl KeyAdmin {
     /// Deletes a key. The next connection with its secret is refused. Open connections continue, unless `cut` is true.
     /// The last key is deleted only if `open` is true, because the gateway needs no key after that.
     pub async fn delete(&self, name: &str, cut: bool, open: bool) -> Result<(), KeyError> {
+        let (admin, name) = (self.clone(), name.to_owned());
+        self.complete(async move { admin.delete_now(&name, cut, open).await }).await
+    }
+
+    async fn delete_now(&self, name: &str, cut: bool, open: bool) -> Result<(), KeyError> {
         let _one_at_a_time = self.0.digester.lock().await;
         let created = self.own(name).await?.created;
         if self.0.parts.limits.keys().len() == 1 && !open {
@@ -232,6 +254,17 @@ impl KeyAdmin {
         }
         self.tell(name, KeyChange::Deleted);
         Ok(())
+    }
+
+    /// Runs `work` as a task of its own and returns its result. So `work` reaches its end even if the HTTP client
+    /// disconnects, which drops the future of the caller: a key that was deleted in the store is deleted here too.
+    async fn complete<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, KeyError>> + Send + 'static,
+    ) -> Result<T, KeyError> {
+        let (answer, result) = oneshot::channel();
+        self.0.tasks.spawn("change of a key", async move { drop(answer.send(work.await)) });
+        result.await.unwrap_or(Err(KeyError::Internal)) // no answer if the task has panicked, which is logged
     }
 
     /// Stores twice a second what keys have used, and never returns. Called while the gateway drains: the worker has

@@ -1,7 +1,11 @@
 //! The rules of a route as a caller of the API sends them, and their validation.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::error::BadField;
 use crate::route::rules::{Action, HostPattern, RULES_MAX, Rule, RuleSelector, Rules};
@@ -20,7 +24,7 @@ pub struct RuleSpec {
     pub host: Option<OneOrMany<String>>,
     /// Ports and ranges, such as 443 or "8000-8099"; without it every port.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<String>>, example = json!([443, "8000-8099"]))]
+    #[schema(value_type = Option<Vec<Port>>, example = json!([443, "8000-8099"]))]
     pub port: Option<OneOrMany<Port>>,
     /// Use another selector, written as in a username.
     #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
@@ -52,6 +56,16 @@ pub enum Port {
     Range(String),
 }
 
+impl PartialSchema for Port {
+    fn schema() -> RefOr<Schema> {
+        let number = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(65535));
+        let range = ObjectBuilder::new().schema_type(Type::String).pattern(Some(r"^\d{1,5}(-\d{1,5})?$"));
+        OneOfBuilder::new().item(number).item(range).into()
+    }
+}
+
+impl ToSchema for Port {}
+
 impl<T> OneOrMany<T> {
     fn as_slice(&self) -> &[T] {
         match self {
@@ -59,6 +73,15 @@ impl<T> OneOrMany<T> {
             Self::Many(many) => many,
         }
     }
+}
+
+/// What the rules of a route may contain.
+pub(super) struct RuleTerms<'a> {
+    pub(super) words: &'a Words,
+    /// True if routes may use this machine's own address.
+    pub(super) allow_direct: bool,
+    /// The longest time of a session.
+    pub(super) max_session_ttl: Duration,
 }
 
 impl RuleSpec {
@@ -80,7 +103,7 @@ impl RuleSpec {
         }
     }
 
-    fn validate(&self, words: &Words, allow_direct: bool) -> Result<Rule, (&'static str, String)> {
+    fn validate(&self, terms: &RuleTerms<'_>) -> Result<Rule, (&'static str, String)> {
         let mut hosts = Vec::new();
         for text in self.host.iter().flat_map(OneOrMany::as_slice) {
             hosts.push(HostPattern::parse(text).map_err(|why| ("host", format!("is {text:?}: {why}")))?);
@@ -100,10 +123,11 @@ impl RuleSpec {
         if hosts.is_empty() && ports.is_empty() {
             return Err(("host", "is missing, and `port` too: for every target, send \"host\": [\"*\"]".to_owned()));
         }
-        Ok(Rule { hosts, ports, action: self.action(words, allow_direct)? })
+        Ok(Rule { hosts, ports, action: self.action(terms)? })
     }
 
-    fn action(&self, words: &Words, allow_direct: bool) -> Result<Action, (&'static str, String)> {
+    fn action(&self, terms: &RuleTerms<'_>) -> Result<Action, (&'static str, String)> {
+        let RuleTerms { words, allow_direct, max_session_ttl } = *terms;
         match (&self.selector, &self.route, self.refuse.unwrap_or(false), self.direct.unwrap_or(false)) {
             (Some(text), None, false, false) => {
                 let wrong = |bad: String| ("use", format!("is wrong: {bad}"));
@@ -111,6 +135,9 @@ impl RuleSpec {
                 let has_source = Selector::has_source(text, words).map_err(|bad| wrong(bad.to_string()))?;
                 if selector.source == SourcePick::Direct && !allow_direct {
                     return Err(("use", "names `direct`, which gateway.allow_direct does not allow".to_owned()));
+                }
+                if selector.ttl.is_some_and(|ttl| ttl > max_session_ttl) {
+                    return Err(("use", "has a time (`ttl-`) that is longer than gateway.max_session_ttl".to_owned()));
                 }
                 Ok(Action::Use(RuleSelector::new(selector, has_source)))
             }
@@ -125,9 +152,8 @@ impl RuleSpec {
     }
 }
 
-/// Validates the rules of a spec. `allow_direct` is true if routes may use this machine's own address. An error names
-/// the rule by its place in the list, which begins with 0.
-pub(super) fn rules(specs: &[RuleSpec], words: &Words, allow_direct: bool) -> Result<Rules, BadField> {
+/// Validates the rules of a spec. An error names the rule by its place in the list, which begins with 0.
+pub(super) fn rules(specs: &[RuleSpec], terms: &RuleTerms<'_>) -> Result<Rules, BadField> {
     if specs.len() > RULES_MAX {
         return Err(BadField::new(
             "rules",
@@ -135,7 +161,7 @@ pub(super) fn rules(specs: &[RuleSpec], words: &Words, allow_direct: bool) -> Re
         ));
     }
     let one = |(at, spec): (usize, &RuleSpec)| {
-        spec.validate(words, allow_direct).map_err(|(field, why)| BadField::new(&format!("rules[{at}].{field}"), why))
+        spec.validate(terms).map_err(|(field, why)| BadField::new(&format!("rules[{at}].{field}"), why))
     };
     specs.iter().enumerate().map(one).collect::<Result<_, _>>().map(Rules::new)
 }
@@ -153,15 +179,12 @@ mod tests {
 
     fn read(spec: Value, allow_direct: bool) -> Result<String, String> {
         let spec: Vec<RuleSpec> = serde_json::from_value(json!([spec])).map_err(|why| why.to_string())?;
-        let rules = rules(&spec, &Words::default(), allow_direct).map_err(|bad| bad.field)?;
+        let terms = RuleTerms { words: &Words::default(), allow_direct, max_session_ttl: Duration::from_secs(3600) };
+        let rules = rules(&spec, &terms).map_err(|bad| bad.field)?;
         let again: Vec<_> = rules.as_slice().iter().map(RuleSpec::of).collect();
         let text = json!(again);
         let read_again: Vec<RuleSpec> = serde_json::from_value(text).unwrap();
-        assert_eq!(
-            super::rules(&read_again, &Words::default(), allow_direct).unwrap(),
-            rules,
-            "it reads back as it is shown"
-        );
+        assert_eq!(super::rules(&read_again, &terms).unwrap(), rules, "it reads back as it is shown");
         Ok(rules.as_slice()[0].to_string())
     }
 
@@ -174,6 +197,7 @@ mod tests {
             (json!({"host": "*", "port": 25, "refuse": true, "direct": false}), "* port 25 refuse"),
             (json!({"host": "a.test", "direct": true}), "a.test direct"),
             (json!({"host": "a.test", "use": "us-source-tor"}), "a.test use us-source-tor"),
+            (json!({"host": "a.test", "use": "us-session-a-ttl-1h"}), "a.test use us-session-a-ttl-1h"),
         ] {
             assert_eq!(read(spec.clone(), true).as_deref(), Ok(want), "{spec}");
         }
@@ -189,6 +213,7 @@ mod tests {
             (json!({"host": "a.test", "port": "9-8", "refuse": true}), "rules[0].port"),
             (json!({"host": "a.test", "use": "us-stirct"}), "rules[0].use"),
             (json!({"host": "a.test", "use": "any-source-direct"}), "rules[0].use"),
+            (json!({"host": "a.test", "use": "us-session-a-ttl-2h"}), "rules[0].use"),
             (json!({"host": "a.test", "route": "Bad"}), "rules[0].route"),
             (json!({"host": "a.test", "direct": true}), "rules[0].direct"),
             (json!({"host": "a.test"}), "rules[0].use"),

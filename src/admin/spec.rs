@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::duration::{DurationOrNever, HumanDuration};
 use super::error::BadField;
-use super::rule_spec::{self, RuleSpec};
+use super::rule_spec::{self, RuleSpec, RuleTerms};
 use super::source_spec::{SourceChoice, SourceFields};
 use crate::config::Config;
 use crate::route::policy::{Auth, Engine};
@@ -306,6 +306,10 @@ impl RouteSpec {
         if selector.source == SourcePick::Direct && !rules.allow_direct {
             return Err(BadField::new("selector", "names `direct`, which gateway.allow_direct does not allow"));
         }
+        let max_session_ttl = routes.defaults().max_session_ttl;
+        if selector.ttl.is_some_and(|ttl| ttl > max_session_ttl) {
+            return Err(BadField::new("selector", "has a time (`ttl-`) that is longer than gateway.max_session_ttl"));
+        }
         if let Some(name) = &self.name {
             RouteName::for_new_route(name, routes.words())
                 .map_err(|why| BadField::new("name", format!("is wrong: {why}")))?;
@@ -331,8 +335,8 @@ impl RouteSpec {
             ));
         }
         self.sources().validate(routes.words(), rules.allow_direct)?;
-        let by_destination =
-            rule_spec::rules(self.rules.as_deref().unwrap_or_default(), routes.words(), rules.allow_direct)?;
+        let terms = RuleTerms { words: routes.words(), allow_direct: rules.allow_direct, max_session_ttl };
+        let by_destination = rule_spec::rules(self.rules.as_deref().unwrap_or_default(), &terms)?;
         Ok((selector, Policy { rules: by_destination, ..self.policy(routes.defaults(), rules) }))
     }
 
@@ -460,6 +464,7 @@ mod tests {
             (json!({"selector": "us", "ttl": "10 minutes"}), "ttl"),
             (json!({"selector": "us", "hops": 1}), "hops"),
             (json!({"selector": "us-source-direct"}), "selector"),
+            (json!({"selector": "us-session-a-ttl-25h"}), "selector"),
             (json!({"selector": "us", "repin_after": "always"}), "repin_after"),
             (json!({"selector": "us", "allow": ["10.0.0.0/99"]}), "allow"),
             (json!({"selector": "us", "engine": "mine"}), "engine"),

@@ -29,7 +29,6 @@ use crate::limit::{Amounts, Budget, Level, Usage, Used};
 pub(super) struct Key {
     name: String,
     /// Where the key was created. A key of the configuration is changed there, and not by this API.
-    #[schema(inline)]
     origin: KeyOrigin,
     /// True if the time of the key is over.
     expired: bool,
@@ -253,7 +252,7 @@ pub(super) async fn change(
     Named(name): Named,
     Body(patch): Body,
 ) -> Result<Response, ApiError> {
-    wiring.keys.change(&name, &patch).await?;
+    wiring.keys.change(&name, patch).await?;
     Ok(Json(Key::of(&wiring.keys.one(&name)?)).into_response())
 }
 

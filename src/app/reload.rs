@@ -12,13 +12,18 @@ use super::wire::{self, Running, settings};
 use crate::admin::RouteRules;
 use crate::api::ReloadAnswer;
 use crate::config::{self, Changes, Config, Loaded};
+use crate::exit::UpstreamName;
 
 /// Reloads the configuration, and logs the outcome. `asked` is the path in the option `--config`, or `None` if the
 /// option was not given.
 pub(super) async fn reload(running: &mut Running, asked: Option<&Path>) -> ReloadAnswer {
+    let sources = UpstreamName::all_configured();
     let loaded = match config::load(config::find(asked), Some(&wire::routes::validate_selector)) {
         Ok(loaded) => loaded,
-        Err(faults) => return refused(&faults.to_string()),
+        Err(faults) => {
+            UpstreamName::restore_configured(&sources);
+            return refused(&faults.to_string());
+        }
     };
     let Loaded { config, warnings, .. } = loaded;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));

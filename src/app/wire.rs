@@ -96,10 +96,16 @@ pub async fn build(
     let ports = Ports::bind(&config)?;
     let cities = CityFile::start(&tasks, config.geo.mmdb.clone()).await;
     let geoip = settings::geoip(&config.tor, cities.identities(), config.geo.mmdb.is_some());
-    let Stored { state, wished, store, sources, routes, ports: former, keys: stored_keys, key_usage } =
+    let Stored { state, wished, store, sources, routes, ports: former, keys: stored_keys, key_usage, keys_lost } =
         load(&config, &geoip).await?;
     let tor = start_tor(&config, &tasks, &state).await?;
     let limits = settings::limits(&config);
+    if keys_lost {
+        tracing::error!(
+            "the keys that the API created are lost with the database, so every client needs a key of the configuration"
+        );
+        limits.close();
+    }
     let stored_keys = keys::restore(&config, &limits, (stored_keys, key_usage), state.now())?;
     let own = Own::new();
     own.set_networks(config.sources.direct.bind.clone());
@@ -267,6 +273,8 @@ struct Stored {
     /// The keys that the API created.
     keys: Vec<store::Key>,
     key_usage: Vec<store::KeyUsage>,
+    /// True if the database is damaged and the API created keys at some time.
+    keys_lost: bool,
 }
 
 /// Opens the store, and builds the first snapshot from its content.
@@ -275,9 +283,11 @@ async fn load(config: &Config, geoip: &GeoIp) -> Result<Stored, StartError> {
     let options = settings::store(&config.store);
     let file = path.clone();
     let opened = tokio::task::spawn_blocking(move || Store::open(&file, options)).await;
+    let mut keys_lost = false;
     let (store, mut loaded) = match opened.map_err(|error| StartError::Other(error.to_string()))? {
         // If the database file is damaged, the gateway starts without it, and does not change it.
         Err(store::StoreError::Open { fault: fault @ store::Fault::Corrupt, .. }) => {
+            keys_lost = config.data_dir.join(secrets::API_KEYS_FILE).exists();
             (Store::refusing(&path, fault, options)?, store::Loaded::default())
         }
         opened => opened?,
@@ -290,7 +300,7 @@ async fn load(config: &Config, geoip: &GeoIp) -> Result<Stored, StartError> {
     let (mut snapshot, memory) = recall::recall(config, loaded, geoip, clock.now());
     snapshot.routes = admin::restored(&routes, snapshot.routes, &RouteRules::of(config));
     let (state, wished) = State::new(snapshot, memory, clock, Some(store.clone()));
-    Ok(Stored { state, wished, store, sources, routes, ports, keys, key_usage })
+    Ok(Stored { state, wished, store, sources, routes, ports, keys, key_usage, keys_lost })
 }
 
 /// Applies the configuration's routes and opens their ports. All ports are bound first, so if one is taken, nothing

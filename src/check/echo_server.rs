@@ -29,7 +29,7 @@ const RUN: usize = 4;
 /// again.
 const RUN_FOR: Duration = Duration::from_secs(300);
 
-/// How many of the latest addresses that a server returned are examined. Not tuned.
+/// A server is judged by this number of addresses: the latest ones that it returned. Not tuned.
 const COMPARED: usize = 16;
 
 /// A server returns wrong addresses if at least this many of its latest addresses, and more than half of them, are
@@ -41,9 +41,11 @@ const WRONG: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct EchoServer {
     health: TargetHealth,
-    /// The latest results at this server of exits that worked until then: the exit, true if it passed, and when.
+    /// The latest results at this server. Only exits that worked before are included. The parts are: the exit, true if
+    /// the exit passed, and the time.
     latest: VecDeque<(ExitId, bool, Moment)>,
-    /// The latest addresses that this server returned: the exit, true if its address was confirmed, and when.
+    /// The latest addresses that this server returned. The parts are: the exit, true if the address was confirmed, and
+    /// the time.
     addresses: VecDeque<(ExitId, bool, Moment)>,
     /// The time since when checks do not use the server. `None` if checks use the server.
     pub(super) suspended: Option<Moment>,

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::{ExitDialer, OpenedStream, Wait};
-use crate::dial::{DialError, ExitFault, Stream, direct};
+use crate::dial::{DialError, EngineFault, ExitFault, Stream, direct};
 use crate::exit::ExitId;
 use crate::limit::target::Rules;
 use crate::net::Target;
@@ -17,6 +17,10 @@ impl ExitDialer for OwnAddressDialer {
 
     async fn open(&self, exit: &ExitId, target: &Target, wait: Wait) -> Result<OpenedStream<Stream>, DialError> {
         let ExitId::Own(ip) = exit else { return Err(ExitFault::Unknown.into()) };
+        // With bridges, exitgate connects to nothing but Tor. This is no fault of the address.
+        if self.0.only_tor() {
+            return Err(EngineFault::NotReady.into());
+        }
         let begun = Instant::now();
         let stream = direct::dial(target, &self.0, Some(*ip), begun + wait.timeout).await?;
         Ok(OpenedStream { stream, circuit: None, connect: begun.elapsed() })

@@ -3,7 +3,8 @@
 //! How often the tester checks an exit depends on demand: often if routes use the exit, seldom if the exit is a reserve
 //! of routes, and hardly ever if nobody wants the exit. `check/demand.rs` decides which exits are wanted. There are
 //! five classes (`check/due_queue.rs`), which are served in this order: exits for which a live request waits, exits
-//! that routes use or lack, exits that a person wants checked, reserves, and all other exits.
+//! that routes use or that could fill a route with too few exits, exits that a person wants checked, reserves, and all
+//! other exits.
 //!
 //! These budgets limit the checks:
 //!

@@ -37,7 +37,7 @@ pub(super) fn digest(answer: &Answer) -> Option<Digest> {
 /// What exits showed for one canary (a page that is the same for all clients), and its true content.
 #[derive(Default)]
 pub(super) struct TamperCheck {
-    /// What exits showed, with the latest vote last.
+    /// The latest votes, oldest first. A vote is the digest of the page that an exit returned.
     votes: VecDeque<(ExitId, Digest)>,
     /// The digest of the true page; `None` until enough exits agree.
     truth: Option<Digest>,

@@ -257,8 +257,8 @@ mod tests {
             ("At Bx", bad(BadReason::Fault(DEAD))),
             ("Ao Bo", Some(Conclusion::Open(OURS))),
             ("A1 Bo Ao", Some(Conclusion::Open(OURS))),
-            // The failure of the exit (`Bx`) alone is not enough for a conclusion, because the other probe failed by a
-            // fault of the gateway itself (`Ao`).
+            // `Bx` is a failure of the exit. `Ao` is a fault of the gateway, so it says nothing about the exit. One
+            // failure of the exit is not enough for a conclusion.
             ("Ao Bx", Some(Conclusion::Open(OURS))),
             ("Ax Bo", Some(Conclusion::Open(OURS))),
             ("Ao Bt", Some(Conclusion::Open(OURS))),
@@ -314,8 +314,8 @@ mod tests {
             ("Ax Bx Ao Bo", Some(Conclusion::Open(OURS))),
             ("Ax Bx Ax Bo", Some(Conclusion::Open(OURS))),
             ("Ax Bx Ax Bx", bad(BadReason::Fault(DEAD))),
-            // A wrong certificate (`A!`) is never caused by a fault of the gateway itself (`Ao`, `Bo`), so the exit is
-            // bad.
+            // `A!` is a wrong certificate. `Ao` and `Bo` are faults of the gateway. A fault of the gateway never causes
+            // a wrong certificate, so the exit is bad.
             ("A! Bo Ao Bo Ao", bad(BadReason::Fault(Fault::Forged))),
         ] {
             assert_eq!(conclude(&results(text), patient, 2), want, "{text}");

@@ -13,6 +13,7 @@ use super::findings::Findings;
 use super::key_path::KeyPath;
 use super::listen_address::addresses;
 use super::secret::{MAKE_ONE, SecretKeys};
+use super::selector::SelectorContext;
 use super::text_value::{List, Text, TextValue as _};
 use super::tls::Tls;
 use super::{schema, tls};
@@ -279,6 +280,16 @@ fn source_budgets(
         findings.fault(at.key("source_budgets"), format!("has the unknown source {source:?}"), hint);
     }
     written.iter().map(|(source, written)| (source.clone(), budget(written))).collect()
+}
+
+/// Reports budgets of sources that this configuration does not have.
+pub(super) fn check_budgets(file: &schema::Gateway, selectors: &SelectorContext<'_>, findings: &mut Findings) {
+    for (index, key) in file.keys.iter() {
+        let at = KeyPath::from("gateway.keys").index(index).key("source_budgets");
+        for source in key.source_budgets.keys().filter_map(|name| Source::find(name)) {
+            selectors.require(source, &at, findings);
+        }
+    }
 }
 
 fn budget(file: &schema::Budget) -> Budget {

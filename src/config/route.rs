@@ -14,9 +14,10 @@ use super::findings::Findings;
 use super::gateway::networks;
 use super::key_path::KeyPath;
 use super::listen_address::is_local;
-use super::rule::{Rule, RuleContext, check_routes};
+use super::rule::{Rule, check_routes};
+use super::selector::SelectorContext;
 use super::text_value::{Text, TextValue as _};
-use super::{Check, Gateway, Groups, SelectorCheck, schema};
+use super::{Check, Gateway, schema};
 use crate::exit::Source;
 
 /// A route of the configuration file. No two routes have the same name or port.
@@ -62,8 +63,7 @@ pub struct Route {
 pub(super) struct RouteContext<'a> {
     pub(super) gateway: &'a Gateway,
     pub(super) check: &'a Check,
-    pub(super) groups: &'a Groups,
-    pub(super) selectors: Option<SelectorCheck<'a>>,
+    pub(super) selectors: SelectorContext<'a>,
 }
 
 impl RouteContext<'_> {
@@ -71,7 +71,6 @@ impl RouteContext<'_> {
     /// `findings`.
     pub(super) fn routes(&self, file: &schema::File, findings: &mut Findings) -> Vec<Route> {
         let mut names = BTreeMap::new();
-        let rule_context = RuleContext { gateway: self.gateway, groups: self.groups, selectors: self.selectors };
         let mut routes = Vec::new();
         for (index, written) in file.routes.iter() {
             let at = KeyPath::from("routes").index(index);
@@ -81,7 +80,7 @@ impl RouteContext<'_> {
             self.check_auth(written, &at, findings);
             self.check_target(written, &at, findings);
             self.check_source(written, &at, findings);
-            let rules = rule_context.rules(written, &at, findings);
+            let rules = self.selectors.rules(written, &at, findings);
             if let (Some(name), Some(selector)) = (name, selector) {
                 routes.push(Route { rules, ..self.route(written, name, selector) });
             }
@@ -122,22 +121,14 @@ impl RouteContext<'_> {
             findings.fault(at.key("selector"), "is missing", "write selector = \"us-strict\", \"nonus\", \"any\", …");
             return None;
         };
-        let Some(check) = self.selectors else { return Some(selector) };
-        match check(selector, self.groups) {
-            Ok(facts) if facts.has_source && written.source.iter().count() > 0 => {
-                let what =
-                    format!("is {selector:?}, and the route also has the setting `source`: both choose the sources");
-                let hint =
-                    "remove `source-…` from the selector; `source` lists the sources of the route in their order";
-                findings.fault(at.key("selector"), what, hint);
-            }
-            Ok(_) => {}
-            Err(why) => {
-                let hint = "write a selector such as \"us\", \"nonus-strict\" or \"de+fr-session-a\"";
-                findings.fault(at.key("selector"), format!("is {selector:?}: {why}"), hint);
-            }
+        let hint = "write a selector such as \"us\", \"nonus-strict\" or \"de+fr-session-a\"";
+        let facts = self.selectors.validate(selector, &at.key("selector"), hint, findings);
+        if facts.is_some_and(|facts| !facts.sources.is_empty()) && written.source.iter().count() > 0 {
+            let what = format!("is {selector:?}, and the route also has the setting `source`: both choose the sources");
+            let hint = "remove `source-…` from the selector; `source` lists the sources of the route in their order";
+            findings.fault(at.key("selector"), what, hint);
         }
-        if let Some(name) = written.name.as_deref().filter(|name| check(name, self.groups).is_ok()) {
+        if let Some(name) = written.name.as_deref().filter(|name| self.selectors.is_selector(name)) {
             let what = format!("is {name:?}, which is a selector: as a username it has a meaning without this route");
             findings.fault(at.key("name"), what, "choose a name that is not a selector, such as \"shop-us\"");
         }
@@ -178,6 +169,9 @@ impl RouteContext<'_> {
         for (_, Text(source)) in written.source.iter().filter(|(_, Text(source))| source.source().is_none()) {
             let hint = format!("write {}", RouteSource::WANT);
             findings.fault(at.key("source"), format!("contains {:?}", source.write()), hint);
+        }
+        for source in written.source.iter().filter_map(|(_, Text(source))| source.source()) {
+            self.selectors.require(source, &at.key("source"), findings);
         }
         let direct = written.source.iter().any(|(_, Text(source))| source.source() == Some(Source::Direct));
         if direct && !self.gateway.allow_direct && findings.is_sound(&"gateway.allow_direct".into()) {

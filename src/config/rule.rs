@@ -6,8 +6,9 @@ use super::address::PortRange;
 use super::deserialize::nearest;
 use super::findings::Findings;
 use super::key_path::KeyPath;
+use super::schema;
+use super::selector::SelectorContext;
 use super::text_value::TextValue;
-use super::{Gateway, Groups, SelectorCheck, schema};
 use crate::route::rules::{HostPattern, RULES_MAX, circle};
 
 /// A rule of a route. The selector is written in the file as in a username.
@@ -44,14 +45,7 @@ impl TextValue for HostPattern {
     }
 }
 
-/// The other parts of the configuration that a rule may refer to.
-pub(super) struct RuleContext<'a> {
-    pub(super) gateway: &'a Gateway,
-    pub(super) groups: &'a Groups,
-    pub(super) selectors: Option<SelectorCheck<'a>>,
-}
-
-impl RuleContext<'_> {
+impl SelectorContext<'_> {
     /// Validates the rules of one route. Returns those that have one action.
     pub(super) fn rules(&self, written: &schema::Route, at: &KeyPath, findings: &mut Findings) -> Vec<Rule> {
         let at = at.key("rules");
@@ -87,7 +81,9 @@ impl RuleContext<'_> {
     fn action(&self, written: &schema::Rule, at: &KeyPath, findings: &mut Findings) -> Option<RuleAction> {
         let mut actions = Vec::new();
         if let Some(selector) = &written.r#use {
-            self.check_use(selector, at, findings);
+            let hint =
+                "write a selector such as \"us\", \"nonus-strict\" or \"any-source-public\"; for a route, use `route`";
+            self.validate(selector, &at.key("use"), hint, findings);
             actions.push(RuleAction::Use(selector.clone()));
         }
         actions.extend(written.route.clone().map(RuleAction::Route));
@@ -107,15 +103,6 @@ impl RuleContext<'_> {
             findings.fault(at, what, hint);
         }
         actions.into_iter().next()
-    }
-
-    fn check_use(&self, selector: &str, at: &KeyPath, findings: &mut Findings) {
-        let Some(check) = self.selectors else { return };
-        if let Err(why) = check(selector, self.groups) {
-            let hint =
-                "write a selector such as \"us\", \"nonus-strict\" or \"any-source-public\"; for a route, use `route`";
-            findings.fault(at.key("use"), format!("is {selector:?}: {why}"), hint);
-        }
     }
 }
 

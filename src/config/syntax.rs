@@ -16,7 +16,8 @@ use toml::de::{DeTable, DeValue, Error};
 
 use super::finding::{Finding, Location};
 
-/// The text that stands in for a value whose line was reported. No file can contain this text.
+/// If a line is not TOML, an error is reported and this text replaces the value on the line. It is the text of no real
+/// value.
 pub(super) const REMOVED: &str = "\0";
 
 /// Finds every line that is not TOML. Returns the text with these lines replaced, or `None` if other lines depend on

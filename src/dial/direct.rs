@@ -68,7 +68,12 @@ pub(super) async fn dial_proxy(proxy: &Target, rules: &Rules, deadline: Instant)
 }
 
 async fn connected(addr: SocketAddr, from: Option<IpAddr>, deadline: Instant) -> Result<Stream, DialError> {
-    timeout_at(deadline, connect_from(addr, from)).await.map_err(|_| TargetFault::Timeout)?
+    let opened = timeout_at(deadline, connect_from(addr, from)).await.map_err(|_| TargetFault::Timeout)?;
+    match opened {
+        // There may be no route from this own address, while other exits reach the target.
+        Err(DialError::Target(TargetFault::Unreachable)) if from.is_some() => Err(ExitFault::Unclear.into()),
+        other => other,
+    }
 }
 
 /// Returns the addresses that can be reached from the address `from`. If there are none, the fault is that of the exit:

@@ -10,10 +10,11 @@
 
 mod refusal;
 
+use std::pin::pin;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, Interest, copy};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 
@@ -27,6 +28,9 @@ use crate::net::{Host, Target};
 /// How long the gateway's own look-up of a target's name may take. After that time the target is allowed, because the
 /// look-up is only an additional check. Not tuned.
 const LOOK_UP: Duration = Duration::from_secs(2);
+
+/// The time between two looks whether the caller of a TLS connection has closed its socket. Not tuned.
+const LOOK_CLOSED: Duration = Duration::from_secs(1);
 
 /// Opens a tunnel through the proxy to the target, before the time `by`.
 pub async fn tunnel(
@@ -60,9 +64,9 @@ pub async fn check_target(target: &Target, rules: &Rules, by: Instant) -> Result
 /// Opens a stream to the proxy itself, before the time `by`. If the connection to the proxy is encrypted, the TLS
 /// handshake is part of this.
 pub async fn connect(proxy: &UpstreamProxy, rules: &Rules, limit: Duration, by: Instant) -> Result<Stream, DialError> {
-    // With bridges, exitgate connects to nothing but Tor. This is no fault of the proxy.
+    // With bridges, exitgate connects to nothing but Tor. This is no fault of the proxy, and exits of Tor may serve.
     if rules.only_tor() {
-        return Err(EngineFault::NotReady.into());
+        return Err(ExitFault::NoPath.into());
     }
     let until = by.min(Instant::now() + limit);
     let rules = if proxy.allow_private { rules.clone().with_private() } else { rules.clone() };
@@ -86,16 +90,48 @@ async fn encrypt(stream: Stream, ProxyTls(connector): &ProxyTls, host: &Host) ->
         Host::Ip(ip) => ServerName::IpAddress((*ip).into()),
         Host::Name(name) => ServerName::try_from(name.to_string()).map_err(|_| ExitFault::Refused)?,
     };
-    let mut secure = connector.connect(name, stream).await.map_err(|error| {
+    let secure = connector.connect(name, stream).await.map_err(|error| {
         tracing::debug!(%error, "the TLS connection to a proxy failed");
         DialError::from(ExitFault::Refused)
     })?;
-    let (near, mut far) = UnixStream::pair().map_err(|_| EngineFault::Exhausted)?;
-    spawn(async move {
-        // An error means that one of the two connections broke. Both are closed then, which the relay notices.
-        let _ = copy_bidirectional(&mut secure, &mut far).await;
-    });
+    let (near, far) = UnixStream::pair().map_err(|_| EngineFault::Exhausted)?;
+    spawn(pass(secure, far));
     Ok(Stream::Unix(near))
+}
+
+/// Passes bytes between the TLS connection and the local socket `far`, until the caller has closed its end of the local
+/// socket, or until both directions have ended.
+async fn pass<S: AsyncRead + AsyncWrite>(secure: S, mut far: UnixStream) {
+    let (mut from_proxy, mut to_proxy) = tokio::io::split(secure);
+    let (mut from_caller, mut to_caller) = far.split();
+    // An error means that one of the two connections broke. Both are closed then, which the relay notices.
+    let mut down = pin!(async {
+        let _ = copy(&mut from_proxy, &mut to_caller).await;
+        let _ = to_caller.shutdown().await;
+    });
+    let mut up = pin!(async {
+        let _ = copy(&mut from_caller, &mut to_proxy).await;
+        let _ = to_proxy.shutdown().await;
+        from_caller
+    });
+    let from_caller = tokio::select! {
+        () = &mut down => {
+            up.await;
+            return;
+        }
+        from_caller = &mut up => from_caller,
+    };
+    // The caller sends nothing more, but it may still read. A silent proxy must not keep this task after the caller has
+    // closed its socket.
+    let closed = async {
+        while from_caller.ready(Interest::WRITABLE).await.is_ok_and(|ready| !ready.is_write_closed()) {
+            tokio::time::sleep(LOOK_CLOSED).await;
+        }
+    };
+    tokio::select! {
+        () = down => {}
+        () = closed => {}
+    }
 }
 
 #[expect(

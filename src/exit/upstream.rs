@@ -70,6 +70,19 @@ impl UpstreamName {
         Some(name)
     }
 
+    /// Returns the names of all sources that the configuration has.
+    pub fn all_configured() -> Vec<Self> {
+        let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+        names.values().filter(|named| named.configured).map(|named| named.name).collect()
+    }
+
+    /// Makes `configured` the names of the sources that the configuration has. Called after a configuration was refused
+    /// whose names [`Self::configured`] has stored.
+    pub fn restore_configured(configured: &[Self]) {
+        let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
+        names.values_mut().for_each(|named| named.configured = configured.contains(&named.name));
+    }
+
     /// Returns the name of a source that the configuration may have or may have had. Returns `None` if the text cannot
     /// be such a name.
     pub fn intern(text: &str) -> Option<Self> {
@@ -316,6 +329,13 @@ mod tests {
         assert_eq!((UpstreamName::find("acme"), UpstreamName::intern("acme")), (Some(acme), Some(acme)));
         assert!(acme != gone && acme < gone);
         assert_eq!(acme.alone(), [Source::Upstream(acme)]);
+
+        // The names are those of the whole process, so other tests may add names meanwhile.
+        let before = UpstreamName::all_configured();
+        assert!(before.contains(&acme));
+        UpstreamName::configured("of_a_refused_file").unwrap();
+        UpstreamName::restore_configured(&before);
+        assert_eq!((UpstreamName::find("of_a_refused_file"), UpstreamName::find("acme")), (None, Some(acme)));
     }
 
     #[test]

@@ -205,9 +205,16 @@ pub trait Gate: Send + Sync + 'static {
         request: OpenRequest<'_>,
     ) -> impl Future<Output = Result<Opened<Self::Lease>, Refusal>> + Send;
 
-    /// Counts another request on an open stream, which serves it without a call of [`Gate::open`]. Refuses the request
-    /// if a budget of the client's key is used up.
-    fn count_request(&self, admitted: &Self::Admitted, opened: &Opened<Self::Lease>) -> Result<(), Refusal>;
+    /// Returns true if an open stream may serve another request to the same target, and counts that request. Returns
+    /// false if the request needs a new stream, for example because the client's session has another exit now.
+    /// Refuses the request as [`Gate::open`] would, for example if a budget of the client's key is used up.
+    fn reuse(
+        &self,
+        caller: &Caller<'_>,
+        admitted: &Self::Admitted,
+        target: &Target,
+        opened: &Opened<Self::Lease>,
+    ) -> Result<bool, Refusal>;
 
     /// Looks up a name or an address with the DNS resolver of an exit.
     fn resolve(

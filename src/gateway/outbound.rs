@@ -19,6 +19,7 @@ mod attempt;
 mod budget;
 mod builtin;
 mod hedge;
+mod kept;
 mod look_up;
 mod onion;
 mod public;
@@ -279,6 +280,7 @@ impl Gate for Outbound {
         let by = Instant::now() + self.terms.load().times.dial;
         let attempt = Attempt { client, wish: &wish, request, by, plain: caller.protocol == Protocol::Http };
         if is_onion(request.target) {
+            budget::permit_onion(client)?;
             let opened = Box::pin(self.dial_onion(attempt)).await?;
             budget::count_served(client, &opened)?;
             count.keep();
@@ -300,11 +302,20 @@ impl Gate for Outbound {
         Ok(opened)
     }
 
-    fn count_request(&self, client: &AdmittedClient, opened: &Opened<Lease>) -> Result<(), Refusal> {
+    fn reuse(
+        &self,
+        caller: &Caller<'_>,
+        client: &AdmittedClient,
+        target: &Target,
+        opened: &Opened<Lease>,
+    ) -> Result<bool, Refusal> {
+        if !self.may_reuse(caller, client, target, &opened.lease)? {
+            return Ok(false);
+        }
         let count = budget::begin_request(client)?;
         budget::count_served(client, opened)?;
         count.keep();
-        Ok(())
+        Ok(true)
     }
 
     async fn resolve(
@@ -328,6 +339,7 @@ impl Gate for Outbound {
             Ok(plan) => plan,
             Err(refusal) => self.wait_for_tests(&attempt, refusal, Self::decide_look_up).await?,
         };
+        Self::check_sources(&attempt, &plan)?;
         self.parts.state.make_durable(std::mem::take(&mut plan.events)).await;
         let resolved = self.look_up(&attempt, &plan, lookup).await?;
         count.keep();

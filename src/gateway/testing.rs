@@ -64,6 +64,7 @@ pub struct Script {
     /// The one key that this gate accepts. With `None`, the gate accepts every client.
     key: Option<&'static [u8]>,
     reuse: bool,
+    exit_stays: bool,
     rate: Option<Arc<Bucket>>,
     spend: Option<Spend>,
     attempts: usize,
@@ -91,6 +92,7 @@ impl Script {
             opens: Mutex::new(opens.into_iter().collect()),
             key: None,
             reuse: true,
+            exit_stays: true,
             rate: None,
             spend: None,
             attempts: 3,
@@ -122,6 +124,11 @@ impl Script {
 
     pub fn without_reuse(self) -> Self {
         Self { reuse: false, ..self }
+    }
+
+    /// Each request needs another exit than the one before.
+    pub fn with_moving_exit(self) -> Self {
+        Self { exit_stays: false, ..self }
     }
 
     /// Sets a byte rate for all streams of this gate.
@@ -252,8 +259,8 @@ impl Gate for Script {
         })
     }
 
-    fn count_request(&self, _: &Arc<()>, _: &Opened<Lease>) -> Result<(), Refusal> {
-        Ok(())
+    fn reuse(&self, _: &Caller<'_>, _: &Arc<()>, _: &Target, _: &Opened<Lease>) -> Result<bool, Refusal> {
+        Ok(self.exit_stays)
     }
 
     async fn resolve(&self, caller: &Caller<'_>, _: &Arc<()>, lookup: Lookup<'_>) -> Result<Resolved, Refusal> {

@@ -64,8 +64,8 @@ pub struct Period {
 }
 
 impl Period {
-    /// Enters the period `index` of the clock. `behind` is the largest number of periods that the clock may be behind
-    /// the period in force.
+    /// Makes `index`, which is the clock's present period, the period in force. If the clock is behind the period in
+    /// force by at most `behind` periods, nothing changes, because the clock was probably set back.
     fn enter(&mut self, index: u32, behind: u32) {
         if index > self.index {
             (self.before_index, self.before) = (self.index, self.used);

@@ -20,6 +20,7 @@
 
 mod free;
 mod funnel;
+mod kept;
 mod plan;
 mod rotate;
 mod sticky;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 use rand::Rng;
 
+pub use kept::may_serve_again;
 pub use plan::Plan;
 pub use rotate::{Rotated, Successor, succeed, successor};
 
@@ -66,8 +68,8 @@ pub struct Ask<'a> {
 const EXITS: usize = 3;
 
 /// The number of exits outside the pool that are drawn at random, weighted by capacity, if the pool cannot serve. All
-/// drawn exits are suitable, so only their load and ejection are compared. Not tuned: with more than 8 exits the choice
-/// would hardly be better.
+/// drawn exits are suitable, so two things decide between them: their load, and whether they are ejected (temporarily
+/// not used). Not tuned: with more than 8 exits the choice would hardly be better.
 const FEW: usize = 8;
 
 /// If all exits of the first small sample are ejected (temporarily not used), this many exits are drawn. If all of
@@ -75,9 +77,11 @@ const FEW: usize = 8;
 /// ejected, 128 drawn exits are all ejected only once in seven hundred times.
 const MANY: usize = 128;
 
-/// Chooses the exits for a connection. If the choice makes a new session or pin, the function also stores it. If the mode
-/// is `rotate`, the first exit of the plan is noted as the last exit of the holder, so another connection that begins
-/// before this one has dialed uses another exit.
+/// Chooses the exits for a connection, and returns a plan (the exits to try, in order). If the choice makes a new
+/// session or pin, the function also stores that session or pin.
+///
+/// If the mode is `rotate`, the first exit of the plan is stored as the exit that the holder used last. So another
+/// connection of the holder uses another exit, even if it begins before this connection has dialed.
 pub fn decide<R: Rng + ?Sized>(
     view: View<'_>,
     memory: &Memory,
@@ -110,8 +114,9 @@ pub fn decide_look_up<R: Rng + ?Sized>(
     chooser.plan(rng)
 }
 
-/// Notes the exit of a connection, if the mode is `rotate`. The next connection of this key and username uses another
-/// exit. The caller calls this after a dial, because the dialed exit is not the first of the plan if the first failed.
+/// If the mode is `rotate`, stores the exit that a connection uses. The next connection of this key and username then
+/// uses another exit. Called after the dial: if the first exit of the plan (the exits to try, in order) failed, the
+/// connection uses another exit of the plan.
 pub fn note_use(memory: &Memory, wish: &Wish, key: &str, exit: &Exit) {
     if wish.selector.mode == Mode::Rotate {
         memory.set_last(HolderRef { key, scope: &wish.scope, session: wish.selector.session.as_ref() }, exit);
@@ -139,7 +144,7 @@ impl<'a> Chooser<'a> {
         let wish = ask.wish;
         let holder = HolderRef { key: ask.key, scope: &wish.scope, session: wish.selector.session.as_ref() };
         let need = Need { scope: &wish.scope, selector: &wish.selector, policy: &wish.policy, epoch: 0 };
-        let sources = pool::serving(&need, view.catalog);
+        let sources = pool::serving(&need, wish.sources(), view.catalog);
         let v6 = matches!(&ask.target.host, Host::Ip(ip) if ip.is_ipv6());
         Self { view, memory, ask, holder, bans: view.bans.of(&ask.target.host), need, sources, v6 }
     }
@@ -228,7 +233,8 @@ impl<'a> Chooser<'a> {
         self.ask.avoid.contains(exit.id())
     }
 
-    /// Returns true if the exit can serve this connection. The load and the ejection of the exit do not matter.
+    /// Returns true if the exit can serve this connection. It does not matter how many connections the exit has, or
+    /// whether it is ejected (temporarily not used, because it failed).
     fn fits(&self, exit: &Exit) -> bool {
         let serves = exit.usable() && self.matches_selector(exit) && self.allows(exit);
         serves && !self.is_banned(exit) && !self.is_avoided(exit)

@@ -118,11 +118,10 @@ impl Selector {
 
     /// Removes the list of excluded autonomous systems if the selector requires one AS. This AS is not in the list, so
     /// the list excludes nothing more.
-    fn without_idle_exclusions(mut self) -> Self {
+    fn drop_idle_exclusions(&mut self) {
         if self.asn.is_some() {
             self.not_asn.clear();
         }
-        self
     }
 
     /// Returns true if the text of a selector contains the token `source-…`, also if the token names the default.
@@ -177,6 +176,17 @@ impl fmt::Display for Pick {
         match self {
             Self::Relay(relay) => relay.0.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
             Self::Ip(ip) => f.write_str(&ip.to_string().replace(':', "_")),
+        }
+    }
+}
+
+impl From<Source> for SourcePick {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::Tor => Self::Tor,
+            Source::Public => Self::Public,
+            Source::Direct => Self::Direct,
+            Source::Upstream(name) => Self::Upstream(name),
         }
     }
 }

@@ -59,7 +59,8 @@ pub struct Publics<C> {
 }
 
 impl<C: Connect> Publics<C> {
-    /// Starts the workers of all lists and the merger, which run until shutdown.
+    /// Starts one worker for each list, and the merger, which makes one list of all of them. The workers and the merger
+    /// run until shutdown.
     pub fn start(self, tasks: &Tasks) -> Sources {
         let Self { sources, bounds, removed_for, client, geoip, known, state, store, given_up } = self;
         let clock: Clock = {

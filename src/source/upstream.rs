@@ -24,6 +24,7 @@ use http::Uri;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use self::entry::{Entry, Read};
@@ -94,6 +95,9 @@ impl<C: Connect> Lists<C> {
             status,
             refresh: handle.refresh.clone(),
             read: None,
+            looked: None,
+            fetch_at: None,
+            removed: None,
             failures: 0,
         };
         let worker = Arc::new(tokio::sync::Mutex::new(worker));
@@ -144,6 +148,12 @@ struct Worker<C> {
     refresh: Arc<tokio::sync::Notify>,
     /// The stamp of the file when it was last read. `None` if no file was read.
     read: Option<Stamp>,
+    /// The stamp of the file at the last look.
+    looked: Option<Stamp>,
+    /// When the URL is fetched next. `None` before the first fetch.
+    fetch_at: Option<Instant>,
+    /// When the exits that have left the list were last removed.
+    removed: Option<Instant>,
     /// How many attempts in a row failed.
     failures: u32,
 }
@@ -162,22 +172,33 @@ impl<C: Connect> Worker<C> {
                 () = self.refresh.notified() => true,
                 () = tokio::time::sleep(pause) => false,
             };
-            match &self.config.proxies {
-                ProxiesFrom::Here(_) | ProxiesFrom::Gateway(_) => {}
-                ProxiesFrom::File(path) if !forced && stamp(path.clone()).await == self.read => {}
-                ProxiesFrom::File(_) | ProxiesFrom::Url { .. } => self.read().await,
+            let is_due = match &self.config.proxies {
+                ProxiesFrom::Here(_) | ProxiesFrom::Gateway(_) => false,
+                ProxiesFrom::File(path) => {
+                    // A file that changes at this moment is read at a later look, when it is complete.
+                    let before = self.looked;
+                    self.looked = stamp(path.clone()).await;
+                    self.looked != self.read && self.looked == before
+                }
+                ProxiesFrom::Url { .. } => self.fetch_at.is_none_or(|at| at <= Instant::now()),
+            };
+            if forced || is_due {
+                self.read().await;
             }
-            self.remove_gone().await;
+            if self.removed.is_none_or(|at| at.elapsed() >= REMOVE) {
+                self.removed = Some(Instant::now());
+                self.remove_gone().await;
+            }
         }
     }
 
     /// Returns the time until the next look at the list.
     fn pause(&self) -> Duration {
         match &self.config.proxies {
-            ProxiesFrom::Url { every, .. } if self.failures > 0 => {
-                (FIRST_PAUSE * (1 << (self.failures - 1).min(16))).min(*every)
+            ProxiesFrom::Url { .. } => {
+                let left = self.fetch_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
+                if self.has_draining() { left.min(REMOVE) } else { left }
             }
-            ProxiesFrom::Url { every, .. } => (*every).min(if self.has_draining() { REMOVE } else { *every }),
             ProxiesFrom::File(_) => LOOK,
             ProxiesFrom::Here(_) | ProxiesFrom::Gateway(_) => {
                 if self.has_draining() {
@@ -189,13 +210,25 @@ impl<C: Connect> Worker<C> {
         }
     }
 
+    /// Returns the time from one fetch of the URL to the next.
+    fn fetch_pause(&self) -> Option<Duration> {
+        let ProxiesFrom::Url { every, .. } = &self.config.proxies else { return None };
+        let failed = self.failures.checked_sub(1).map(|again| FIRST_PAUSE * (1 << again.min(16)));
+        Some(failed.map_or(*every, |pause| pause.min(*every)))
+    }
+
     fn source(&self) -> Source {
         Source::Upstream(self.config.name)
     }
 
+    /// Returns true if an exit has left the list and can be removed: it carries no connection and is not condemned.
     fn has_draining(&self) -> bool {
         let snapshot = self.state.load();
-        snapshot.catalog.iter().any(|exit| exit.id().source() == self.source() && exit.known().marks.draining)
+        let mut own = snapshot.catalog.iter().filter(|exit| exit.id().source() == self.source());
+        own.any(|exit| {
+            let marks = exit.known().marks;
+            marks.draining && !marks.bad_for_good && exit.load().in_flight() == 0
+        })
     }
 
     /// Reads the list, applies it, and publishes the status of the source.
@@ -204,6 +237,7 @@ impl<C: Connect> Worker<C> {
         let now = self.state.now();
         let text = self.text().await;
         let read = text.and_then(|text| entry::list(&text, self.config.scheme).map_err(|why| ("garbage", why.into())));
+        let read = read.and_then(usable);
         let mut status = store::Source { attempt: Some(now), ..before.clone() };
         match read {
             Ok(read) => {
@@ -218,8 +252,9 @@ impl<C: Connect> Worker<C> {
                 (status.outcome, status.why, status.failures) = (outcome.to_owned(), why, self.failures);
             }
         }
-        if let ProxiesFrom::Url { .. } = &self.config.proxies {
-            status.next = Some(now.after(self.pause()));
+        if let Some(pause) = self.fetch_pause() {
+            status.next = Some(now.after(pause));
+            self.fetch_at = Some(Instant::now() + pause);
         }
         report(&before, &status);
         if let Some(store) = &self.store {
@@ -315,4 +350,29 @@ fn why(read: &Read) -> String {
     let more = read.bad.len().saturating_sub(SHOWN);
     let more = (more > 0).then(|| format!("and {more} more"));
     bad.chain(more).collect::<Vec<_>>().join("; ")
+}
+
+/// Refuses a list without a single entry that can be used: it is another page, for example the error page of a shop.
+fn usable(read: Read) -> Result<Read, Unread> {
+    match read.entries.is_empty() && !read.bad.is_empty() {
+        true => Err(("garbage", format!("no entry can be used; {}", why(&read)))),
+        false => Ok(read),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<usize, Unread> {
+        usable(entry::list(text, "http").unwrap()).map(|read| read.entries.len())
+    }
+
+    #[test]
+    fn an_empty_list_is_obeyed_and_another_page_is_not() {
+        assert_eq!(read(""), Ok(0));
+        assert_eq!(read("socks5://192.0.2.1:1080\nRate limit exceeded\n"), Ok(1));
+        let (outcome, why) = read("Rate limit exceeded\nTry again later\n").unwrap_err();
+        assert!(outcome == "garbage" && why.starts_with("no entry can be used; entry 1"), "{outcome}: {why}");
+    }
 }

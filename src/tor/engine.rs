@@ -276,7 +276,7 @@ impl Engine {
         self.state.subscribe()
     }
 
-    /// Returns the version of tor. `None` while tor is not running or has no directory.
+    /// Returns the version of tor. `None` while tor is not running or does not know the relays yet.
     pub(super) fn version(&self) -> Option<Version> {
         self.live().map(|live| live.version)
     }

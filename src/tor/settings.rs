@@ -35,8 +35,8 @@ pub struct Settings {
     pub circuit_burst: u32,
     /// How long the build of a circuit may take.
     pub circuit_timeout: Duration,
-    /// The number of circuits to keep ready for an exit that is in use. Other exits get proportionally fewer. 0 keeps
-    /// none.
+    /// The number of circuits to keep ready for an exit that is in use. This setting also scales the numbers of other
+    /// exits: twice the value means twice as many circuits. 0: no circuits are kept ready.
     pub spare_circuits: u8,
     /// The largest number of spare circuits of one engine. If the routes want more, the exits in use get theirs first.
     pub max_spare_circuits: u16,

@@ -21,8 +21,8 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// Returns the spare circuits that are wanted to one exit. `each` is the configured number for an exit in use, and
-    /// other exits get a part of it.
+    /// Returns how many spare circuits to one exit are wanted. `each` is the setting `tor.spare_circuits`: the number
+    /// for an exit in use. The numbers of other exits are scaled by the same factor.
     pub(super) fn new(exit: Fingerprint, want: &WantedExit, each: u8) -> Self {
         let spares = (u16::from(want.spares) * u16::from(each)).div_ceil(u16::from(SPARES));
         let key = Key { exit, hops: if want.hops == 2 { 2 } else { 3 }, lasting: None };

@@ -44,7 +44,7 @@ describe("the screenshots of the documents", { concurrency: false }, () => {
   for (const [name, at, shown, viewport, colorScheme] of PAGES) {
     it(name, async () => {
       const page = await open(browser, gateway.url, { path: at, viewport, colorScheme });
-      await page.getByText(shown).first().waitFor({ timeout: 20_000 });
+      await page.getByText(shown).filter({ visible: true }).first().waitFor({ timeout: 20_000 });
       // Rates need two readings of the figures, two seconds apart.
       await page.waitForTimeout(4500);
       const file = path.join(FOLDER, `${name}.png`);

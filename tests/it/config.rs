@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use exitgate::config::{self, Auth, Config, Exposure, Groups, Origin, SelectorFacts};
+use exitgate::exit::Source;
 
 /// A minimal grammar of selectors, so that these messages do not change with the real one.
 fn selector(text: &str, groups: &Groups) -> Result<SelectorFacts, String> {
@@ -16,7 +17,9 @@ fn selector(text: &str, groups: &Groups) -> Result<SelectorFacts, String> {
     }
     match tokens.find(|token| !["strict", "source", "any", "direct"].contains(token)) {
         Some(token) => Err(format!("`{token}` is not a token")),
-        None => Ok(SelectorFacts { has_source: text.contains("-source-") }),
+        None if text.contains("-source-direct") => Ok(SelectorFacts { sources: &[Source::Direct], ttl: None }),
+        None if text.contains("-source-") => Ok(SelectorFacts { sources: &Source::BUILT_IN, ttl: None }),
+        None => Ok(SelectorFacts { sources: &[], ttl: None }),
     }
 }
 

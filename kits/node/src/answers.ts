@@ -66,6 +66,10 @@ export interface Proxy {
   urls?: Urls | null;
   /** While `state` is `warming`: why no exit can serve the route yet. */
   missing?: string | null;
+  /** The number of rules by destination. */
+  rule_count: number;
+  /** The rules by destination; null in lists of several routes. */
+  rules?: Rule[] | null;
 }
 
 export interface PoolShown {
@@ -90,6 +94,9 @@ export interface PolicyShown {
   allow: string[];
   /** Which streams of a client may share circuits: those of the same `key`, `session` or `target`. */
   isolation: string;
+  /** The sources of exits, the preferred one first. */
+  source: string[];
+  fallback: boolean;
 }
 
 export interface Live {
@@ -143,6 +150,23 @@ export interface NewProxy {
   count?: number | null;
   /** Which streams of a client may share circuits. */
   isolation?: "key" | "session" | "target" | null;
+  /** Sources of exits, the preferred one first. */
+  source?: string[] | null;
+  /** Use a later source only while the earlier ones have no exit. */
+  fallback?: boolean | null;
+  /** Rules by destination; the first one that matches a target counts. */
+  rules?: Rule[] | null;
+}
+
+/** Which targets a rule matches, and one of `use`, `route`, `refuse` and `direct`. */
+export interface Rule {
+  host?: string[] | null;
+  /** Ports such as 443, and ranges such as "8000-8099". */
+  port?: (number | string)[] | null;
+  use?: string | null;
+  route?: string | null;
+  refuse?: boolean | null;
+  direct?: boolean | null;
 }
 
 /** Several routes that were created by one request. */
@@ -205,6 +229,15 @@ export interface Explanation {
   pool: Exit[];
   session?: string | null;
   pin?: PinShown | null;
+  /** The rules that match the host and port, in the order in which they lead to each other. */
+  rules: MatchedRule[];
+}
+
+export interface MatchedRule {
+  route: string;
+  /** The place of the rule in the list of rules, from 1. */
+  number: number;
+  rule: string;
 }
 
 export interface StepShown {
@@ -219,6 +252,8 @@ export interface PinShown {
 
 export interface Readiness {
   ready: boolean;
+  /** True if the gateway is shutting down. */
+  draining: boolean;
   sources: Record<string, SourceReadiness>;
 }
 

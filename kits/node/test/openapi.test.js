@@ -28,7 +28,10 @@ function wanted(schema) {
   if (kinds) return union(kinds.map(wanted));
   if (Array.isArray(schema.type)) return union(schema.type.map((type) => wanted({ ...schema, type })));
   switch (schema.type) {
-    case "array": return `${wanted(schema.items)}[]`;
+    case "array": {
+      const item = wanted(schema.items);
+      return item.includes(" | ") ? `(${item})[]` : `${item}[]`;
+    }
     case "integer":
     case "number": return "number";
     case "object": return schema.additionalProperties ? `Record<string, ${wanted(schema.additionalProperties)}>` : assert.fail(JSON.stringify(schema));
@@ -36,7 +39,8 @@ function wanted(schema) {
   }
 }
 
-const union = (types) => [...new Set(types.flatMap((type) => type.split(" | ")))].sort().join(" | ");
+const OUTSIDE_PARENTHESES = / \| (?![^(]*\))/;
+const union = (types) => [...new Set(types.flatMap((type) => type.split(OUTSIDE_PARENTHESES)))].sort().join(" | ");
 const written = (node) => (ts.isUnionTypeNode(node) ? union(node.types.map((type) => type.getText())) : node.getText());
 
 describe("the kit and /openapi.json", () => {

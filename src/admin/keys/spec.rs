@@ -129,6 +129,14 @@ impl BudgetSpec {
 impl KeySpec {
     /// Reads and validates the body of a request. An error names the field.
     pub fn read(fields: &Map<String, Value>) -> Result<Self, BadField> {
+        let spec = Self::stored(fields)?;
+        spec.validate_sources()?;
+        Ok(spec)
+    }
+
+    /// Reads a spec that the store contains. It may name sources that the configuration does not have any more: such a
+    /// name matches no exit, so the key stays valid and may do nothing more.
+    pub(super) fn stored(fields: &Map<String, Value>) -> Result<Self, BadField> {
         for (field, value) in fields {
             let alone = Map::from_iter([(field.clone(), value.clone())]);
             if let Err(why) = serde_json::from_value::<Self>(alone.into()) {
@@ -175,19 +183,17 @@ impl KeySpec {
             }
             _ => {}
         }
+        if self.sources.as_ref().is_some_and(Vec::is_empty) {
+            return Err(BadField::new("sources", "is empty, so that the key could use nothing; leave it out for all"));
+        }
+        Ok(())
+    }
+
+    fn validate_sources(&self) -> Result<(), BadField> {
         const SOURCES: &str = "tor, public, direct and the names of upstream sources";
         let known = |source: &str| Source::find(source).is_some();
-        match self.sources.as_deref() {
-            Some([]) => {
-                return Err(BadField::new(
-                    "sources",
-                    "is empty, so that the key could use nothing; leave it out for all",
-                ));
-            }
-            Some(list) if !list.iter().all(|source| known(source)) => {
-                return Err(BadField::new("sources", format!("is a list of some of: {SOURCES}")));
-            }
-            _ => {}
+        if self.sources.iter().flatten().any(|source| !known(source)) {
+            return Err(BadField::new("sources", format!("is a list of some of: {SOURCES}")));
         }
         match self.source_budgets.iter().flatten().find(|(source, _)| !known(source)) {
             Some((source, _)) => {

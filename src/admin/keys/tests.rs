@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::FutureExt;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
@@ -93,7 +94,7 @@ impl Rig {
     }
 
     async fn change(&self, name: &str, patch: Value) -> Result<(), KeyError> {
-        self.admin.change(name, patch.as_object().unwrap()).await
+        self.admin.change(name, patch.as_object().unwrap().clone()).await
     }
 
     fn identify(&self, secret: &Secret) -> Result<String, KeyRefusal> {
@@ -134,6 +135,22 @@ async fn a_key_is_created_once_changed_and_deleted() {
         told.push(event.what);
     }
     assert_eq!(told, [KeyChange::Created, KeyChange::Changed, KeyChange::Deleted]);
+}
+
+#[tokio::test]
+async fn a_change_reaches_its_end_when_its_client_disconnects() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start(dir.path(), None);
+    let secret = rig.create(json!({ "name": "a" })).await.unwrap().unwrap();
+    let mut events = rig.admin.events();
+    {
+        let delete = rig.admin.delete("a", true, false);
+        // One poll begins the deletion; then the future is dropped, as for an HTTP client that disconnects.
+        assert!(delete.now_or_never().is_none());
+    }
+    let deleted = async { while events.recv().await.unwrap().what != KeyChange::Deleted {} };
+    tokio::time::timeout(Duration::from_secs(20), deleted).await.unwrap();
+    assert_eq!(rig.identify(&secret), Err(KeyRefusal::WrongKey));
 }
 
 #[tokio::test]
@@ -207,5 +224,36 @@ async fn budgets_are_reported() {
         let wanted = KeyChange::Budget { source: Some("tor".into()), level };
         let told = async { while events.recv().await.unwrap().what != wanted {} };
         tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
+    }
+}
+
+/// Returns limits without keys of the configuration, after the stored keys were restored.
+fn restored(stored: &[store::Key], file: &Secret) -> Limits {
+    let damping = Damping { failures: std::num::NonZeroU32::MIN, pause: Duration::ZERO };
+    let limits = Limits::new(Vec::new(), Amounts::default(), damping);
+    restore_keys(&limits, stored, Some(file), Moment(1));
+    limits
+}
+
+#[test]
+fn a_stored_key_stays_valid_if_its_source_is_gone_and_a_lost_key_opens_nothing() {
+    let (file, secret) = (Secret::new("the key file"), Secret::new("of the client"));
+    let key = |asked: &str| store::Key {
+        name: "a".to_owned(),
+        digest: Digester::new(&file).digest(secret.expose().as_bytes()),
+        asked: asked.to_owned(),
+        created: Moment(1),
+        expires: None,
+    };
+    let (client, password) = ([192, 0, 2, 1].into(), Some(secret.expose().as_bytes()));
+    let of_removed_source = restored(&[key(r#"{"name":"a","sources":["acme","tor"]}"#)], &file);
+    let identity = of_removed_source.identify(client, password, Instant::now()).unwrap();
+    assert!(identity.may_use_source("tor") && !identity.may_use_source("public"));
+
+    assert!(restored(&[], &file).identify(client, None, Instant::now()).is_ok(), "there was never a key");
+    let unreadable = restored(&[key(r#"{"name":"a","routes":[]}"#)], &file);
+    assert!(unreadable.needs_key());
+    for password in [None, password] {
+        assert!(unreadable.identify(client, password, Instant::now()).is_err(), "{password:?}");
     }
 }

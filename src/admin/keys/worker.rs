@@ -19,7 +19,8 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// What the worker remembers between two rounds.
 pub(super) struct Saved {
-    /// What keys of the configuration used that this process does not know. A reload may bring them back.
+    /// The stored use of keys that were removed from the configuration, by the name of the key. A reload of the
+    /// configuration may bring such a key back.
     unclaimed: HashMap<String, Vec<KeyUsage>>,
     /// The keys of the API whose expiry was reported.
     expired: BTreeSet<Arc<str>>,
@@ -35,8 +36,8 @@ impl Saved {
     }
 }
 
-/// Adds what was used before this process started to the accounts of the keys. Returns the rest: what keys used that do
-/// not exist now.
+/// Adds to each key what the key used before this process started. Returns the stored use of keys that do not exist
+/// now.
 pub fn restore_usage(limits: &Limits, stored: Vec<KeyUsage>) -> Vec<KeyUsage> {
     let (keys, now) = (limits.keys(), SystemTime::now().into());
     let by_name: HashMap<(&str, Moment), &Arc<KeyState>> =
@@ -133,8 +134,10 @@ fn claim(admin: &KeyAdmin, keys: &[Arc<KeyState>]) {
 
 fn store(admin: &KeyAdmin, keys: &[Arc<KeyState>]) {
     let store = &admin.0.parts.store;
-    if !store.has_room() {
-        return; // the counts stay marked as not stored, and the next round tries again
+    // The counts stay marked as not stored, and the next round tries again. While the disk fails, the writer would keep
+    // all rows of all rounds in memory.
+    if !store.has_room() || store.is_failing() {
+        return;
     }
     let now = SystemTime::now().into();
     let unsaved = |key: &Arc<KeyState>| {

@@ -43,7 +43,11 @@ fn known(config: &Config, loaded: &Loaded, geoip: &GeoIp, now: Moment) -> HashMa
     }
     for verdict in &loaded.verdicts {
         let known = all.entry(verdict.exit.clone()).or_default();
-        let stale = now.since(verdict.checked) > config.check.stale_after;
+        let stale_after = match verdict.exit.source() {
+            Source::Upstream(_) => config.check.upstream.stale_after,
+            _ => config.check.stale_after,
+        };
+        let stale = now.since(verdict.checked) > stale_after;
         match verdict.verdict {
             TargetVerdict::Condemned if now.since(verdict.checked) >= CONDEMNED_FOR => {}
             TargetVerdict::Condemned => {

@@ -10,7 +10,7 @@ use crate::route::IsolateBy;
 use crate::route::memory::Bounds;
 use crate::route::policy::{Auth, Engine, Policy};
 use crate::route::rules::{Action, Rule, RuleSelector, Rules};
-use crate::route::selector::{RouteName, Selector, Words};
+use crate::route::selector::{BadSelector, RouteName, Selector, Words};
 use crate::route::table::{Origin, Route};
 use crate::state::{CONFIG_PORTS, Change, Snapshot};
 
@@ -19,8 +19,12 @@ use crate::state::{CONFIG_PORTS, Change, Snapshot};
 pub(in crate::app) fn validate_selector(text: &str, groups: &Groups) -> Result<SelectorFacts, String> {
     // A wrong country group is ignored here, because another check of the configuration reports it.
     let words = read_words(groups, &[]).unwrap_or_default();
-    let facts = Selector::parse(text, &words).and_then(|_| Selector::has_source(text, &words));
-    facts.map(|has_source| SelectorFacts { has_source }).map_err(|fault| fault.to_string())
+    let facts = || {
+        let selector = Selector::parse(text, &words)?;
+        let sources = if Selector::has_source(text, &words)? { selector.source.sources() } else { &[] };
+        Ok(SelectorFacts { sources, ttl: selector.ttl })
+    };
+    facts().map_err(|fault: BadSelector| fault.to_string())
 }
 
 fn read_words(groups: &Groups, prefixes: &[String]) -> Option<Words> {
@@ -166,7 +170,10 @@ fn policy(config: &Config, route: &config::Route) -> Policy {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::exit::Source;
 
     fn config(routes: &str) -> Config {
         config::parse("t.toml", &format!("[gateway]\nroute_ports = \"20000-20003\"\n{routes}"), [], None).unwrap().0
@@ -227,8 +234,45 @@ mod tests {
     #[test]
     fn a_selector_is_validated_with_the_groups_of_its_file() {
         let with = config("[groups]\nnord = [\"se\", \"no\"]\n");
-        assert_eq!(validate_selector("nord-strict", &with.groups), Ok(SelectorFacts { has_source: false }));
-        assert_eq!(validate_selector("nord-source-tor", &with.groups), Ok(SelectorFacts { has_source: true }));
+        let facts = |text: &str| validate_selector(text, &with.groups).unwrap();
+        assert_eq!(facts("nord-strict"), SelectorFacts { sources: &[], ttl: None });
+        assert_eq!(facts("nord-source-tor"), SelectorFacts { sources: &[Source::Tor], ttl: None });
+        assert_eq!(facts("nord-session-a-ttl-5m").ttl, Some(Duration::from_secs(300)));
         assert!(validate_selector("sued-strict", &with.groups).unwrap_err().contains("sued"));
+    }
+
+    #[test]
+    fn a_selector_may_name_only_what_its_own_file_has() {
+        let read =
+            |text: &str| config::parse("test", text, [], Some(&validate_selector)).map_err(|why| why.to_string());
+        let source = "[[sources.upstream]]\nname = \"dear\"\nproxies = [\"http://192.0.2.1:8080\"]\n";
+        let route = |more: &str| format!("[[routes]]\nname = \"shop\"\n{more}\n");
+        let rule =
+            |selector: &str| route(&format!("selector = \"us\"\nrules = [{{ host = \"*\", use = \"{selector}\" }}]"));
+        let budget = "[[gateway.keys]]\nname = \"a\"\nkey = \"planted-secret-of-a-test\"\n\
+                      source_budgets = { dear = { requests_per_day = 1 } }\n";
+        let of_source = [
+            route("selector = \"us-source-dear\""),
+            route("selector = \"us\"\nsource = [\"tor\", \"dear\"]"),
+            rule("us-source-dear"),
+            budget.to_owned(),
+        ];
+        for text in of_source {
+            read(&format!("{text}{source}")).unwrap();
+            // The process still knows the name, as after a reload that has removed the source.
+            let why = read(&text).unwrap_err();
+            assert!(why.contains("names the source \"dear\", which [[sources.upstream]] does not have"), "{text}{why}");
+        }
+        for text in [route("selector = \"any-source-direct\""), rule("any-source-direct")] {
+            let why = read(&text).unwrap_err();
+            assert!(why.contains("connections from this machine's own address are turned off"), "{text}{why}");
+            read(&format!("[gateway]\nallow_direct = true\n{text}")).unwrap();
+        }
+        for selector in ["us-session-a-ttl-25h", "us-session-a-ttl-24h"] {
+            for text in [route(&format!("selector = \"{selector}\"")), rule(selector)] {
+                let refused = read(&text).is_err_and(|why| why.contains("is longer than gateway.max_session_ttl (1d)"));
+                assert_eq!(refused, selector.ends_with("25h"), "{text}");
+            }
+        }
     }
 }

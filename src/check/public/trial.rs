@@ -30,7 +30,7 @@ use crate::tor::Tor;
 /// The isolation of checks: checks share circuits with one another, and with no client.
 const CHECKS: Isolation = Isolation(u64::from_be_bytes(*b"publicck"));
 
-/// How many relays the Tor circuit has through which a proxy is reached.
+/// The number of relays in a circuit, for proxies that are reached through Tor.
 const HOPS: u8 = 3;
 
 /// How long a test waits for a circuit to the Tor exit, if the proxy is reached through Tor. Checks of Tor exits wait

@@ -33,8 +33,8 @@ pub(super) struct ProgressFile {
 }
 
 impl ProgressFile {
-    /// Opens the file of an interrupted run with the same options, or creates a new file. If `anew` is true, it always
-    /// creates a new file.
+    /// Opens the file of an interrupted run that had the options `scope`. If there is no such file, or if `anew` is
+    /// true, a new file is created.
     pub(super) fn open(folder: &Path, scope: &Scope, anew: bool) -> Self {
         let path = folder.join(FILE);
         let done = if anew { None } else { read(&path, scope) };
@@ -71,8 +71,8 @@ impl ProgressFile {
     }
 }
 
-/// Returns the results in the file, if its run has the same options and is recent enough. An incomplete last line is
-/// skipped.
+/// Returns the results in the file. `None` if there is no file, if the run that wrote the file had options other than
+/// `scope`, or if the file is older than [`FRESH`]. An incomplete last line is skipped.
 fn read(path: &Path, scope: &Scope) -> Option<Vec<Value>> {
     let file = File::open(path).ok()?;
     let age = SystemTime::now().duration_since(file.metadata().ok()?.modified().ok()?).unwrap_or_default();

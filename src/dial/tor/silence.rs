@@ -31,7 +31,7 @@ const EXIT_ANSWER: Duration = Duration::from_secs(3);
 /// again.
 const TARGET_ANSWER: Duration = Duration::from_secs(9);
 
-/// When a dial tests and when it ends, for one stream on one circuit.
+/// The time limits of a dial for one stream on one circuit: when it tests the relays, and when it gives up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     /// When the tests of the first relays and of the exit begin.

@@ -85,7 +85,7 @@ async fn failures_are_the_exits_own_and_bridges_close_this_way() {
     only_tor.set(true);
     let rules = rules.with_only_tor(only_tor);
     let closed = tunnel(&proxy, &target, &rules, TIMES, soon()).await.unwrap_err();
-    assert_eq!(closed, EngineFault::NotReady.into());
+    assert_eq!(closed, ExitFault::NoPath.into());
 }
 
 #[tokio::test]
@@ -130,4 +130,26 @@ async fn a_proxy_without_tls_is_no_proxy_with_tls() {
     let rules = rules();
     let (opened, _) = tokio::join!(connect(&proxy, &rules, TIMES.connect, soon()), plain);
     assert_eq!(opened.unwrap_err(), ExitFault::Refused.into());
+}
+
+#[tokio::test]
+async fn a_silent_proxy_does_not_keep_a_connection_that_the_caller_has_closed() {
+    let (secure, mut proxy) = tokio::io::duplex(64);
+    let (near, far) = UnixStream::pair().unwrap();
+    let client = async {
+        let mut near = near;
+        near.write_all(b"hello").await.unwrap();
+        near.shutdown().await.unwrap();
+        let mut asked = Vec::new();
+        proxy.read_to_end(&mut asked).await.unwrap();
+        assert_eq!(asked, b"hello");
+        // The caller has sent everything, and still waits for the answer.
+        tokio::time::sleep(LOOK_CLOSED * 2).await;
+        proxy.write_all(b"late").await.unwrap();
+        let mut answer = [0; 4];
+        near.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"late");
+    };
+    let both = async { tokio::join!(pass(secure, far), client) };
+    tokio::time::timeout(LOOK_CLOSED * 10, both).await.expect("the connection ends although the proxy stays open");
 }

@@ -69,13 +69,16 @@ impl<G: Gate> Connection<'_, G> {
         let mut avoid = Vec::new();
         let mut sends = 1;
         loop {
-            let old = reused.take();
-            let fresh = old.is_none();
-            let mut opened = match old {
-                Some(kept) => match self.context.gate.count_request(&admitted, &kept.opened) {
-                    Ok(()) => kept.opened,
+            let old = match reused.take() {
+                Some(kept) => match self.context.gate.reuse(&caller, &admitted, &target, &kept.opened) {
+                    Ok(may_serve) => Some(kept.opened).filter(|_| may_serve),
                     Err(refusal) => return self.refuse_exchange(&refusal, exchange).await,
                 },
+                None => None,
+            };
+            let fresh = old.is_none();
+            let mut opened = match old {
+                Some(opened) => opened,
                 None => {
                     let request = OpenRequest { target: &target, avoid: &avoid, early: exchange.early() };
                     match self.open(&caller, &admitted, request).await {

@@ -9,14 +9,10 @@ use super::super::failure::{Denial, Failure, Limited};
 use super::super::gate::{Opened, Refusal};
 use super::admission::{AdmittedClient, Lease, over_budget};
 use super::attempt::{Attempt, keeps_exit};
-use super::{OpenRequest, Outbound, Wish};
-use crate::exit::Moment;
+use super::{Outbound, Wish};
+use crate::exit::{Moment, Source};
 use crate::limit::{Account, Spent};
 use crate::route::{self, Plan};
-
-/// How many times exits are chosen again while all chosen exits belong to sources whose budget is used up. Not tuned:
-/// each choice excludes up to three exits more.
-const CHOICES: usize = 8;
 
 /// A request that was counted in the budget of all sources. Dropping this value takes the request back.
 pub(super) struct RequestCount<'a>(Option<&'a Account>);
@@ -51,6 +47,26 @@ pub(super) fn permit(client: &AdmittedClient, wish: &Wish) -> Result<(), Refusal
              the key may use",
             source.as_str()
         )),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a connection to an onion service if the client's key may not use Tor, or if the budget of Tor is used up.
+/// Such a connection uses Tor, whatever the sources of the username are.
+pub(super) fn permit_onion(client: &AdmittedClient) -> Result<(), Refusal> {
+    let tor = Source::Tor.as_str();
+    if !client.identity().may_use_source(tor) {
+        let why = "it may not use the source `tor`, which reaches onion services";
+        return Err(Refusal::because(Failure::Denied(Denial::Key), why.to_owned()));
+    }
+    check_source(client, Source::Tor)
+}
+
+/// Refuses a source whose budget is used up.
+fn check_source(client: &AdmittedClient, source: Source) -> Result<(), Refusal> {
+    let account = client.identity().account().filter(|account| account.limits_sources());
+    match account.and_then(|account| account.source_spent(source.as_str(), now())) {
+        Some(spent) => Err(over_budget(spent)),
         None => Ok(()),
     }
 }
@@ -106,36 +122,29 @@ impl Outbound {
         let Some(account) = attempt.client.identity().account().filter(|account| account.limits_sources()) else {
             return plan;
         };
-        let is_spent = |plan: &Plan| plan.exits.iter().map(|exit| source_spent(account, exit)).collect::<Vec<_>>();
-        let mut avoid = attempt.request.avoid.to_vec();
-        let mut next = plan.clone();
-        for _ in 0..CHOICES {
-            let spent = is_spent(&next);
-            if !spent.iter().all(Option::is_some) {
-                let mut spent = spent.into_iter();
-                next.exits.retain(|_| spent.next().flatten().is_none());
-                return next;
-            }
-            if keeps_exit(attempt.wish) {
-                break;
-            }
-            avoid.extend(next.exits.iter().map(|exit| exit.id().clone()));
-            let attempt = Attempt { request: OpenRequest { avoid: &avoid, ..attempt.request }, ..*attempt };
-            match decide(&attempt) {
-                Ok(other) => next = other,
-                Err(_) => break,
-            }
+        let is_spent = |exit: &crate::exit::Exit| source_spent(account, exit).is_some();
+        if !plan.exits.iter().all(|exit| is_spent(exit)) {
+            let mut plan = plan;
+            plan.exits.retain(|exit| !is_spent(exit));
+            return plan;
         }
-        plan
+        if keeps_exit(attempt.wish) {
+            return plan;
+        }
+        // With `fallback`, exits of a later source are chosen only if the earlier sources are left out.
+        let sources = attempt.wish.policy.sources(&attempt.wish.selector);
+        let unspent = sources.iter().filter(|source| account.source_spent(source.as_str(), now()).is_none());
+        let mut others = unspent.filter_map(|source| {
+            let mut wish = attempt.wish.clone();
+            (wish.selector.source, wish.selector.narrowed_source) = ((*source).into(), true);
+            decide(&Attempt { wish: &wish, ..*attempt }).ok()
+        });
+        others.next().unwrap_or(plan)
     }
 
     /// Refuses a plan whose first exit belongs to a source whose budget is used up.
     pub(super) fn check_sources(attempt: &Attempt<'_>, plan: &Plan) -> Result<(), Refusal> {
-        let account = attempt.client.identity().account().filter(|account| account.limits_sources());
-        match account.and_then(|account| source_spent(account, plan.first())) {
-            Some(spent) => Err(over_budget(spent)),
-            None => Ok(()),
-        }
+        check_source(attempt.client, plan.first().id().source())
     }
 }
 

@@ -68,10 +68,11 @@ impl Outbound {
         }
     }
 
-    /// If the error is the fault of the public proxy, requests an immediate test of the proxy. Without a test, other
+    /// If the error is the fault of the proxy (public or of one's own), requests an immediate test of the proxy. Without a test, other
     /// requests would use the proxy until its next regular check.
     pub(super) fn request_retest(&self, exit: &Exit, error: DialError) {
-        if exit.listing().public.is_some() && blames_the_proxy(error) {
+        let is_proxy = exit.listing().public.is_some() || exit.listing().upstream.is_some();
+        if is_proxy && blames_the_proxy(error) {
             self.parts.state.request_check(exit.id().clone());
         }
     }

@@ -10,6 +10,7 @@ use super::rotate::Proof;
 use super::*;
 use crate::gateway::relay::Idle;
 use crate::gateway::testing;
+use crate::limit::target::{Own, Ports};
 use crate::limit::{Amounts, Damping};
 use crate::route::memory::Bounds;
 use crate::route::rules::{Action, HostPattern, Rule, RuleSelector, Rules as RouteRules};
@@ -106,4 +107,28 @@ async fn a_rule_never_allows_what_the_configuration_forbids() {
         assert_eq!(asked(&outbound, "shop", Some(host)), "denied_source: ", "{host} after direct was switched off");
     }
     assert_eq!(asked(&outbound, "shop", Some("de.example")), "shop:de-source-tor");
+}
+
+#[tokio::test]
+async fn a_kept_stream_obeys_the_settings_of_now() {
+    let outbound = outbound().await;
+    let listener = testing::listener();
+    let peer = "198.51.100.1:5000".parse().unwrap();
+    let caller = Caller { listener: &listener, protocol: Protocol::Http, peer, client: peer, username: "shop" };
+    let client = outbound.admit(&caller, None).unwrap();
+    let reuse = |host: &str| {
+        let target = Target { host: Host::parse(host).unwrap(), port: 80 };
+        let lease = Lease::without_exit();
+        outbound.may_reuse(&caller, &client, &target, &lease).map_err(|refused| refused.failure.label().to_owned())
+    };
+    assert_eq!(reuse("home.example"), Ok(false), "the stream has no exit, so it cannot serve");
+    assert_eq!(reuse("a.onion"), Ok(true), "a stream to an onion service has no exit");
+    assert_eq!(reuse("bad.example"), Err("denied_rule".to_owned()));
+    outbound.change(terms(false));
+    assert_eq!(reuse("home.example"), Err("denied_source".to_owned()), "direct was switched off meanwhile");
+    outbound.change(Terms {
+        rules: Rules::new(Ports { allow: vec![443..=443], deny: Vec::new() }, false, Own::new()),
+        ..terms(true)
+    });
+    assert_eq!(reuse("a.onion"), Err("denied_port".to_owned()));
 }

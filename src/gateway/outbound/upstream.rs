@@ -27,8 +27,10 @@ impl Outbound {
         // A rented exit may be slow, so it may take as long as any exit may take for one attempt.
         let times = Times { reply: terms.times.attempt, ..terms.public };
         let tunnel = upstream::tunnel(&proxy, target, &terms.rules, times, by);
-        let opened = tokio::try_join!(tunnel, upstream::check_target(target, &terms.rules, by));
-        match opened.map(|(opened, ())| opened) {
+        // Both are awaited to their end: a proxy that refuses the tunnel quickly must not end the check of the target,
+        // because the request is then forwarded to the same target.
+        let (opened, allowed) = tokio::join!(tunnel, upstream::check_target(target, &terms.rules, by));
+        match allowed.and(opened) {
             Err(DialError::Exit(ExitFault::Refused)) if attempt.plain && proxy.protocol == Protocol::Http => {}
             Err(error) => return Err(error),
             Ok(opened) => {

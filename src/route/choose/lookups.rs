@@ -10,9 +10,9 @@ use crate::exit::{Abilities, Anonymity, ExitId, Protocol, PublicId, Verdict};
 
 const EXITS: u16 = 5_000;
 
-/// The largest number of exits that one choice may look at: two draws of a small and a large sample, and 100 for a pool
-/// and the candidates that filled it. A loop over all exits of the test world would look at hundreds or thousands of
-/// exits.
+/// The largest number of exits that one choice may look at. A choice may draw exits at random two times, and each time
+/// it may look at a small sample and then at a large one. The other 100 exits are the members of a pool and the exits
+/// from which these members were taken. A loop over all exits of the test world would look at hundreds or thousands.
 const BOUND: usize = 2 * (super::FEW + super::MANY) + 100;
 
 /// Makes a world of exits. Every third exit is a public proxy, every tenth is untested, and every seventh is bad. A

@@ -20,6 +20,7 @@ use crate::exit::policy::PortPolicy;
 
 mod at_once;
 mod free;
+mod kept;
 mod oracle;
 mod pins;
 mod rotation;

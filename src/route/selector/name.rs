@@ -21,7 +21,8 @@ pub enum BadName {
          choose another name, such as `shop` or `us-shop`"
     )]
     Selector,
-    /// The name consists of keywords. At a route's own port, a username with this text would have two meanings.
+    /// The name consists of keywords, such as `rotate`. At the port of a route, a username may consist of keywords,
+    /// or begin with the name of the route. So there, a username with this text would have two meanings.
     #[error("it consists of keywords that may stand behind a route's name; choose another name, such as `shop`")]
     Keywords,
 }

@@ -11,10 +11,10 @@ use crate::exit::Source;
 /// The selector of a route after one username has narrowed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Narrowed {
-    /// The resulting selector: the route's selector with the tokens applied.
+    /// The route's selector, narrowed by the tokens (the words that follow the route's name in the username).
     pub(crate) selector: Selector,
-    /// What the tokens add to the route's selector, without sessions: canonical tokens with a `-` before each. Empty if
-    /// the tokens add nothing.
+    /// The tokens that change the route's selector, in their canonical form and with a `-` before each. The token of a
+    /// session is left out. Empty if no token changes the selector.
     pub(crate) beyond: String,
     /// True if fewer exits are allowed than for the route itself. A username that allows fewer exits needs a pool of
     /// its own.
@@ -72,7 +72,7 @@ impl Selector {
             whole.isolate.ok_or_else(|| widens(token))?;
         }
         parsed.contradictions(&whole)?;
-        let whole = whole.without_idle_exclusions();
+        whole.drop_idle_exclusions();
         let fewer = whole.pooled() != self.pooled();
         Ok(Narrowed { beyond: self.beyond(&whole), selector: whole, fewer })
     }

@@ -43,20 +43,21 @@ pub(super) fn selector(text: &str, words: &Words) -> Result<Selector, BadSelecto
     if parsed.geo.is_none() && bare.is_none() && Keyword::alias(first).is_none() {
         return Err(BadSelector::new(first, Reason::NoPlace));
     }
-    let selector = Selector {
+    let mut selector = Selector {
         geo: parsed.geo.as_ref().map_or_else(Geo::any, |(geo, _)| geo.clone()),
         mode: parsed.mode.map_or(Mode::Flexible, |(mode, _)| mode),
         session: parsed.session.as_ref().map(|(session, _)| session.clone()),
         ttl: parsed.ttl.map(|(ttl, _)| ttl),
         exit: parsed.exit.map(|(exit, _)| exit),
         asn: parsed.asn.map(|(asn, _)| asn),
-        not_asn: parsed.not_asn.as_ref().map_or(Vec::new(), |(all, _)| all.clone()),
+        not_asn: parsed.not_asn.as_ref().map_or_else(Vec::new, |(all, _)| all.clone()),
         source: parsed.source.map_or(SourcePick::Tor, |(source, _)| source),
         narrowed_source: false,
         isolate: parsed.isolate.map(|(by, _)| by),
     };
     parsed.contradictions(&selector)?;
-    Ok(selector.without_idle_exclusions())
+    selector.drop_idle_exclusions();
+    Ok(selector)
 }
 
 /// Returns true if the text of a selector contains the token `source-…`.

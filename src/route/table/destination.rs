@@ -69,15 +69,16 @@ impl RouteTable {
             }
             let tokens = wish.tokens.as_deref().unwrap_or_default();
             let last = !matches!(rule.action, Action::Route(_));
-            let next = match &rule.action {
+            let (next, own) = match &rule.action {
                 Action::Refuse => return Err(refuse(WhyRule::Refused)),
-                Action::Use(selector) | Action::Direct(selector) => self.by_selector(&entry, selector, tokens),
+                Action::Use(rule) | Action::Direct(rule) => (self.by_selector(&entry, rule, tokens), &rule.selector),
                 Action::Route(name) => match self.get(name.as_str()) {
-                    Some(other) => self.narrowed(other, tokens),
+                    Some(other) => (self.narrowed(other, tokens), &other.route.selector),
                     None => return Err(refuse(WhyRule::NoRoute(name.clone()))),
                 },
             };
-            let next = next.and_then(Self::within_policy).map_err(|bad| refuse(WhyRule::Username(bad)))?;
+            let next = next.and_then(|wish| Self::within_policy(wish, Some(own)));
+            let next = next.map_err(|bad| refuse(WhyRule::Username(bad)))?;
             let mut rules = std::mem::take(&mut wish.rules);
             rules.push(id);
             wish = Wish { rules, ..next };
@@ -109,7 +110,7 @@ impl RouteTable {
         };
         let (entry, policy) = (Some(entry.clone()), route.policy.clone());
         let tokens = (!tokens.is_empty()).then(|| tokens.into());
-        Ok(Wish { entry, selector, scope, policy, pool, tokens, rules: Vec::new() })
+        Ok(Wish { entry, selector, scope, policy, pool, tokens, rules: Vec::new(), order: None })
     }
 
     /// Resolves the scope of a pin or session. A scope is a username, or `route:selector` if a rule of the route set

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{Entry, Route, RouteTable, RuleId};
-use crate::exit::Exit;
+use crate::exit::{Exit, Source};
 use crate::net::Host;
 use crate::route::OwnEngine;
 use crate::route::isolation::{self, Isolation, Tenant};
@@ -37,6 +37,9 @@ pub struct Wish {
     /// The rules that matched the target, in the order in which they were applied. Empty until
     /// [`RouteTable::for_target`] has applied rules.
     pub rules: Vec<RuleId>,
+    /// The sources that this request tries, in their order. `None` means the sources of the policy in the order of the
+    /// policy.
+    pub order: Option<Arc<[Source]>>,
 }
 
 impl Wish {
@@ -50,6 +53,16 @@ impl Wish {
     pub fn rule_text(&self) -> Option<Arc<str>> {
         let ids: Vec<_> = self.rules.iter().map(ToString::to_string).collect();
         (!ids.is_empty()).then(|| ids.join(">").into())
+    }
+
+    /// Returns the sources that this request tries, in their order.
+    pub fn sources(&self) -> &[Source] {
+        self.order.as_deref().unwrap_or_else(|| self.policy.sources(&self.selector))
+    }
+
+    /// Returns the same wish with other sources, or with another order of them.
+    pub fn with_order(&self, order: Arc<[Source]>) -> Self {
+        Self { order: Some(order), ..self.clone() }
     }
 
     /// Returns true if connections may use any exit of a pool, because there is neither a session nor a pin.
@@ -94,19 +107,21 @@ impl RouteTable {
             Some(own) => self.resolve_at(username, own)?,
             None => self.resolve_shared(username)?,
         };
-        Self::within_policy(wish)
+        let own = wish.entry.clone();
+        Self::within_policy(wish, own.as_ref().map(|entry| &entry.route.selector))
     }
 
-    /// Refuses a username whose tokens go beyond the policy of its route.
-    pub(super) fn within_policy(wish: Wish) -> Result<Wish, BadSelector> {
+    /// Refuses a username whose tokens go beyond the policy of its route. `own` is the selector that the tokens narrow:
+    /// that of the route or of one of its rules.
+    pub(super) fn within_policy(wish: Wish, own: Option<&Selector>) -> Result<Wish, BadSelector> {
         let longest = wish.policy.max_session_ttl;
         if wish.selector.ttl.is_some_and(|ttl| ttl > longest) {
             return Err(BadSelector::new("ttl", Reason::TimeTooLong(longest)));
         }
-        // The selector of a route may let more streams share circuits than the policy of the route does. This is no
-        // error, and the policy counts. An error is only a token in the username that would do so.
-        let of_route = wish.entry.as_ref().and_then(|entry| entry.route.selector.isolate);
-        if let Some(by) = wish.selector.isolate.filter(|by| *by < wish.policy.isolation && of_route != Some(*by)) {
+        // The selector of a route or rule may let more streams share circuits than the policy of the route does. This is
+        // no error, and the policy counts. An error is only a token in the username that would do so.
+        let own = own.and_then(|own| own.isolate);
+        if let Some(by) = wish.selector.isolate.filter(|by| *by < wish.policy.isolation && own != Some(*by)) {
             return Err(BadSelector::new(by.as_str(), Reason::IsolateLess(wish.policy.isolation)));
         }
         Ok(wish)
@@ -156,7 +171,7 @@ impl RouteTable {
         let pool = fewer.then(|| format!("{}:{}", route.name, selector.pooled()).into());
         let tokens = (!route.policy.rules.is_empty() && !behind.is_empty()).then(|| behind.into());
         let (entry, policy) = (Some(entry.clone()), route.policy.clone());
-        Ok(Wish { entry, policy, selector, scope, pool, tokens, rules: Vec::new() })
+        Ok(Wish { entry, policy, selector, scope, pool, tokens, rules: Vec::new(), order: None })
     }
 
     fn implicit(&self, selector: Selector) -> Wish {
@@ -164,6 +179,6 @@ impl RouteTable {
         let pooled = selector.pooled();
         let pool = if pooled == selector { scope.clone() } else { pooled.to_string().into() };
         let policy = self.defaults.clone();
-        Wish { entry: None, policy, selector, scope, pool: Some(pool), tokens: None, rules: Vec::new() }
+        Wish { entry: None, policy, selector, scope, pool: Some(pool), tokens: None, rules: Vec::new(), order: None }
     }
 }

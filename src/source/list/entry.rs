@@ -73,6 +73,22 @@ pub(in crate::source) fn login(text: &str) -> Login {
     Login { user: decoded(user).into(), password: Secret::new(decoded(password)) }
 }
 
+/// Splits `host:port` or `host:port:user:password`, the form that sellers of proxies use, into the host, the port and the
+/// login. `before` is the login that stood before the address; a login after the address is then ignored. Returns `None`
+/// if there is no port.
+pub(in crate::source) fn split_address(address: &str, before: Option<Login>) -> Option<(&str, &str, Option<Login>)> {
+    let (host, tail) = match address.strip_prefix('[').and_then(|address| address.split_once(']')) {
+        Some((host, tail)) => (host, tail.strip_prefix(':')?),
+        None => address.split_once(':')?,
+    };
+    let (number, behind) = tail.split_once(':').map_or((tail, None), |(number, behind)| (number, Some(behind)));
+    let after = behind.filter(|_| before.is_none()).map(|text| {
+        let (user, password) = text.split_once(':').unwrap_or((text, ""));
+        Login { user: user.into(), password: Secret::new(password) }
+    });
+    Some((host, number, before.or(after).filter(|login| !login.user.is_empty())))
+}
+
 /// Decodes percent-encoding. A text whose decoded bytes are not UTF-8 is returned unchanged.
 fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8().map_or_else(|_| text.to_owned(), Cow::into_owned)
@@ -91,18 +107,9 @@ pub fn line(text: &str, fallback: Protocol) -> Result<Entry, BadEntry> {
         Some((before, address)) => (Some(login(before)), address),
         None => (None, rest),
     };
-    let (host, tail) = match address.strip_prefix('[').and_then(|address| address.split_once(']')) {
-        Some((host, tail)) => (host, tail.strip_prefix(':').ok_or(BadEntry::Port)?),
-        None => address.split_once(':').ok_or(BadEntry::Port)?,
-    };
-    // The form `host:port:user:password`, which sellers of proxies use.
-    let (number, behind) = tail.split_once(':').map_or((tail, None), |(number, behind)| (number, Some(behind)));
-    let after = behind.filter(|_| before.is_none()).map(|text| {
-        let (user, password) = text.split_once(':').unwrap_or((text, ""));
-        Login { user: user.into(), password: Secret::new(password) }
-    });
+    let (host, number, login) = split_address(address, before).ok_or(BadEntry::Port)?;
     let addr = SocketAddr::new(ip(host)?, port(number)?);
-    Ok(Entry { id: PublicId { protocol, addr }, login: before.or(after).filter(|login| !login.user.is_empty()) })
+    Ok(Entry { id: PublicId { protocol, addr }, login })
 }
 
 /// Parses a row of a table. The first columns contain the URL of the proxy, or its address and its port.

@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::super::list::entry::{login, port};
+use super::super::list::entry::{login, port, split_address};
 use crate::exit::{Login, Protocol};
 use crate::net::{Host, Secret, Target};
 
@@ -108,17 +108,9 @@ pub(super) fn line(text: &str, scheme: &str) -> Result<Entry, BadEntry> {
         None => (None, rest),
     };
     let address = address.split(['/', '?', '#']).next().unwrap_or(address);
-    let (host, tail) = match address.strip_prefix('[').and_then(|address| address.split_once(']')) {
-        Some((host, tail)) => (host, tail.strip_prefix(':').ok_or(BadEntry::Port)?),
-        None => address.split_once(':').ok_or(BadEntry::Port)?,
-    };
-    let (number, behind) = tail.split_once(':').map_or((tail, None), |(number, behind)| (number, Some(behind)));
-    let after = behind.filter(|_| before.is_none()).map(|text| {
-        let (user, password) = text.split_once(':').unwrap_or((text, ""));
-        Login { user: user.into(), password: Secret::new(password) }
-    });
+    let (host, number, login) = split_address(address, before).ok_or(BadEntry::Port)?;
     let at = target(host, port(number).map_err(|_| BadEntry::Port)?)?;
-    Ok(Entry { protocol, tls, at, login: before.or(after).filter(|login| !login.user.is_empty()) })
+    Ok(Entry { protocol, tls, at, login })
 }
 
 fn target(host: &str, port: u16) -> Result<Target, BadEntry> {

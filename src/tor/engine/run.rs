@@ -117,7 +117,7 @@ pub(in crate::tor) async fn run(engine: Arc<Engine>) {
     }
 }
 
-/// Starts tor or attaches to a running tor, and runs one session.
+/// Starts tor, or attaches to a tor that runs already. Then handles tor's events until the control connection ends.
 async fn live(engine: &Arc<Engine>, held: &mut Held) -> End {
     let settings = engine.fleet.settings.load_full();
     let end = match &engine.attach {

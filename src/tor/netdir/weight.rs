@@ -18,8 +18,9 @@ pub(crate) enum Position {
     Middle,
 }
 
-/// The scale of factors: a factor of 1 is stored as one million. This is exact for the usual scale of 10,000 squared,
-/// which is needed because a relay that serves the directory has two factors.
+/// Factors are whole numbers: the factor 1 is stored as one million. The consensus usually writes the factor 1 as
+/// 10,000, so its factors are stored exactly. A relay that serves the directory has two factors. The product of the two
+/// is rounded down.
 const UNIT: u64 = 1_000_000;
 
 /// The largest bandwidth, in kB/s. This is tor's limit: a bandwidth is a signed 32-bit number of bytes.

@@ -122,10 +122,12 @@ mod tests {
 
     #[test]
     fn no_duration_of_the_parts_that_scenarios_meet_is_left_out() {
+        // No scenario has public proxies or upstream sources.
         let left_out = ["sources.onionoo.timeout", "gateway.auth_pause"];
         for (key, value) in shipped() {
             let part = ["gateway.", "tor.", "sources.onionoo.", "check."].iter().any(|part| key.starts_with(part));
-            let other = key.starts_with("check.public.") || left_out.contains(&key.as_str());
+            let absent = ["check.public.", "check.upstream."].iter().any(|part| key.starts_with(part));
+            let other = absent || left_out.contains(&key.as_str());
             if part && !other && millis(&value).is_some() {
                 assert!(DURATIONS.iter().any(|(known, _)| *known == key), "{key} = {value}");
             }

@@ -25,7 +25,7 @@ from .errors import (
 )
 from .gateway import Gateway
 from .identity import Identity, identity
-from .models import CurrentExit, Exit, Explanation, Moved, Readiness, Reported, Route, RouteSpec, Seen
+from .models import CurrentExit, Exit, Explanation, Moved, Readiness, Reported, Route, RouteSpec, Rule, Seen
 from .session import Session
 from .username import username
 
@@ -54,6 +54,7 @@ __all__ = [
     "Reported",
     "Route",
     "RouteSpec",
+    "Rule",
     "Seen",
     "Session",
     "SiteRefused",

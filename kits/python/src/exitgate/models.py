@@ -46,6 +46,14 @@ class Pin(TypedDict):
     ip: str
 
 
+class MatchedRule(TypedDict):
+    """A rule of a route that matches the target. `number` is its place in the list, from 1."""
+
+    route: str
+    number: int
+    rule: str
+
+
 class _ExplanationAlways(TypedDict):
     username: str
     selector: str
@@ -53,6 +61,7 @@ class _ExplanationAlways(TypedDict):
     funnel: list[Step]
     text: str
     pool: list[Exit]
+    rules: list[MatchedRule]
 
 
 class Explanation(_ExplanationAlways, total=False):
@@ -94,6 +103,17 @@ class Pinned(TypedDict):
     ip: str
 
 
+class Rule(TypedDict, total=False):
+    """A rule by destination: which targets it matches, and one of `use`, `route`, `refuse` and `direct`."""
+
+    host: list[str] | None
+    port: list[int | str] | None
+    use: str | None
+    route: str | None
+    refuse: bool | None
+    direct: bool | None
+
+
 class _RouteAlways(TypedDict):
     name: str
     selector: str
@@ -106,6 +126,7 @@ class _RouteAlways(TypedDict):
     state: str
     policy: dict[str, Any]
     live: Live
+    rule_count: int
 
 
 class Route(_RouteAlways, total=False):
@@ -118,6 +139,7 @@ class Route(_RouteAlways, total=False):
     used: str | None
     urls: Urls | None
     missing: str | None
+    rules: list[Rule] | None
 
 
 class RouteOptions(TypedDict, total=False):
@@ -139,6 +161,9 @@ class RouteOptions(TypedDict, total=False):
     repin_after: str | int | None
     rotate_every: str | int | None
     ttl: str | int | None
+    source: list[str] | None
+    fallback: bool | None
+    rules: list[Rule] | None
 
 
 class RouteSpec(RouteOptions, total=False):
@@ -190,6 +215,7 @@ class Readiness(TypedDict):
     """Whether traffic can leave, and through which sources."""
 
     ready: bool
+    draining: bool
     sources: dict[str, SourceReadiness]
 
 

@@ -21,7 +21,7 @@ pub(super) fn counts_against_exit(exit: &ExitId, error: &DialError) -> bool {
         // The exit works, but refuses this target; or there is no path from our guard; or the directory does not list
         // the exit at the moment.
         DialError::Exit(ExitFault::Policy | ExitFault::NoPath | ExitFault::Unknown) => false,
-        // A proxy that waits for a dead target looks the same as a proxy that hangs. So a silent public proxy is tested
+        // A proxy that waits for a dead target looks the same as a proxy that hangs. So a silent proxy is tested
         // immediately (see `request_retest`), and the result of the test counts.
         DialError::Exit(ExitFault::Hung) => !matches!(exit, ExitId::Public(_) | ExitId::Upstream(_)),
         DialError::Exit(_) => true,

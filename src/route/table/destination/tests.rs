@@ -126,6 +126,19 @@ fn the_policy_of_the_other_route_limits_a_session_too() {
 }
 
 #[test]
+fn a_rule_that_isolates_less_than_its_route_is_no_error_and_a_username_that_does_is() {
+    let mut world = world();
+    let apart = Policy { isolation: crate::route::IsolateBy::Session, ..policy(vec![("*", using("us-isolate-key"))]) };
+    world.route("apart", "any", apart);
+    assert_eq!(scope(&world, "apart", "a.example:443"), "apart:us");
+    let refused = world.routes.resolve("apart-isolate-key", None).unwrap_err().to_string();
+    assert!(refused.contains("token `key`"), "{refused}");
+    world.route("target", "any", policy(vec![("*", using("us-isolate-target"))]));
+    let why = means(&world, "target-isolate-session", "a.example:443").unwrap_err();
+    assert!(why.contains("token `isolate`"), "{why}");
+}
+
+#[test]
 fn rules_that_lead_in_a_circle_end_in_a_refusal() {
     let mut world = world();
     world.route("left", "any", policy(vec![("*", leading("right"))]));
