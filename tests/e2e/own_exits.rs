@@ -15,21 +15,21 @@ use crate::gateway::{Gateway, Got, curl, until};
 const USER: &str = "planted-user-41c7";
 const PASSWORD: &str = "planted-password-9e02";
 
-struct Bed {
-    web: Web,
-    dns: Dns,
-    sandbox: Arc<Sandbox>,
+pub struct Bed {
+    pub web: Web,
+    pub dns: Dns,
+    pub sandbox: Arc<Sandbox>,
 }
 
 impl Bed {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let sandbox = Sandbox::claim().unwrap();
         let (web, dns) = (Web::start(&sandbox).await.unwrap(), Dns::start(&sandbox).await.unwrap());
         Self { web, dns, sandbox }
     }
 
     /// Starts a proxy that requires the planted login, and whose clients leave from this country.
-    async fn proxy(&self, spoken: Spoken, country: &str, number: u8) -> OwnProxy {
+    pub async fn proxy(&self, spoken: Spoken, country: &str, number: u8) -> OwnProxy {
         let ip = upstream::address_in(&self.sandbox, country, number);
         let decide: Decide = Arc::new(move |user, password| match (user, password, spoken) {
             (USER, PASSWORD, _) | (USER, _, Spoken::Socks4) => Verdict::Leave(ip),
@@ -43,14 +43,14 @@ impl Bed {
     }
 
     /// A file that only this user can read.
-    fn file(&self, name: &str, text: &str) -> PathBuf {
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.sandbox.folder().join(name);
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         path
     }
 
-    fn launch(&self, more: &str) -> Gateway {
+    pub fn launch(&self, more: &str) -> Gateway {
         let ip = self.sandbox.ip(90, 1);
         let config = format!(
             r#"data_dir = {data:?}
@@ -78,16 +78,16 @@ log.targets = true
     }
 }
 
-fn json(got: &Got) -> Value {
+pub fn json(got: &Got) -> Value {
     serde_json::from_str(&got.body).unwrap_or_else(|_| panic!("no JSON: {} {} {}", got.status, got.body, got.errors))
 }
 
-fn usable(got: &Got) -> usize {
+pub fn usable(got: &Got) -> usize {
     let all: Value = serde_json::from_str(&got.body).unwrap_or_default();
     all["exits"].as_array().map_or(0, |all| all.iter().filter(|exit| exit["usable"] == true).count())
 }
 
-fn line(scheme: &str, proxy: &OwnProxy) -> String {
+pub fn line(scheme: &str, proxy: &OwnProxy) -> String {
     format!("{scheme}://{USER}:{PASSWORD}@{}\n", proxy.address())
 }
 

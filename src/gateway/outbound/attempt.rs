@@ -18,6 +18,7 @@ use crate::dial::{self, DialError, EngineFault, ExitFault, Stream};
 use crate::exit::load::{DialEffect, DialSpeed, InFlight};
 use crate::exit::{Exit, ExitId, Fingerprint, Moment, Source};
 use crate::route::choose::Plan;
+use crate::route::escalation::{self, Outcome};
 use crate::route::selector::Mode;
 use crate::route::{self, Isolation, Moved};
 use crate::tor::{BuildClass, Tor, Way};
@@ -135,6 +136,8 @@ impl Outbound {
             // The future of `next_exit` is boxed because most dials succeed without it, and the box makes the future of
             // every dial smaller.
             if !again || !Box::pin(self.next_exit(&attempt, &mut plan, &mut failed, (error, exits))).await {
+                let (host, source) = (&attempt.request.target.host, plan.first().id().source());
+                self.note_failed_dial(attempt.wish, host, source, &error);
                 let meters = Some(self.meters.of(attempt.wish.label()));
                 let refusal = Refusal { meters, moved: told_move(&plan), ..Failure::from(error).into() };
                 let retry_after = self.retry_after(&attempt, error).or(refusal.retry_after);
@@ -384,6 +387,11 @@ impl Outbound {
         let DialedExit { exit, dialed: DialedStream { stream, first, forwarder, .. }, flight, .. } = dialed;
         let now = self.parts.state.now();
         route::choose::note_use(self.parts.state.memory(), wish, client.key(), &exit);
+        let escalates = escalation::applies(wish);
+        if escalates && !attempt.plain {
+            self.note_outcome(wish, &request.target.host, exit.id().source(), Outcome::Served);
+        }
+        let learns = (escalates && attempt.plain).then(|| Box::new((*wish).clone()));
         let country = exit.country();
         let facts = ExitFacts {
             exit: exit.id().clone(),
@@ -411,7 +419,7 @@ impl Outbound {
             keeps_exit: keeps_exit(wish) && matches!(exit.id(), ExitId::Tor(_) | ExitId::Own(_)),
             failed,
             attempts_left,
-            lease: Lease::new(exit, flight),
+            lease: Lease::new(exit, flight, learns),
         }
     }
 }

@@ -163,6 +163,7 @@ class RouteOptions(TypedDict, total=False):
     ttl: str | int | None
     source: list[str] | None
     fallback: bool | None
+    escalate_for: str | int | None
     rules: list[Rule] | None
 
 
