@@ -471,6 +471,7 @@ mod tests {
             (json!({"selector": "us-source-direct"}), "selector"),
             (json!({"selector": "us-session-a-ttl-25h"}), "selector"),
             (json!({"selector": "us", "repin_after": "always"}), "repin_after"),
+            (json!({"selector": "us", "escalate_for": "always"}), "escalate_for"),
             (json!({"selector": "us", "allow": ["10.0.0.0/99"]}), "allow"),
             (json!({"selector": "us", "engine": "mine"}), "engine"),
             (json!({"selector": "us", "source": ["direct"]}), "source"),

@@ -380,6 +380,7 @@ mod tests {
                 "/proxies/shop",
                 json!({"source": ["public", "tor"], "fallback": true, "check": null}),
             ),
+            ("patch shop --escalate-for 30m", "PATCH", "/proxies/shop", json!({"escalate_for": "30m"})),
             ("patch shop --fallback false", "PATCH", "/proxies/shop", json!({"fallback": false})),
             ("patch shop --pool 5 --unset ttl", "PATCH", "/proxies/shop", json!({"pool": 5, "ttl": null})),
             ("rotate us --session a", "POST", "/proxies/us/rotate?session=a", json!({})),
