@@ -91,6 +91,7 @@ class Live(TypedDict):
     bytes_down: int
     rate_up: int
     rate_down: int
+    by_source: dict[str, dict[str, int]]
 
 
 class Urls(TypedDict):
