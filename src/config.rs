@@ -52,6 +52,7 @@ mod tor;
 mod tree;
 mod units;
 mod upstream;
+mod upstream_gateway;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -76,6 +77,7 @@ pub use source::{ExitAddresses, Onionoo, Proxifly, ProxyList, Sources};
 pub use tls::Tls;
 pub use tor::{Attach, Tor};
 pub use upstream::{ProxiesFrom, Upstream};
+pub use upstream_gateway::UpstreamGateway;
 
 use diff::FlatKeys;
 use findings::Findings;

@@ -86,6 +86,9 @@ pub enum EngineFault {
     /// This machine has no file descriptor, port or memory left.
     #[error("out of a local resource")]
     Exhausted,
+    /// The provider of an exit of one's own refuses the account: the login is wrong, or nothing is left to spend.
+    #[error("the provider refuses the account")]
+    Account,
 }
 
 /// A failure at the exit, or on the way to the exit.

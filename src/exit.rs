@@ -31,7 +31,7 @@ pub use load::Load;
 pub use moment::Moment;
 pub use public::{Abilities, Anonymity, Login, Offer, Through};
 pub use slot::Slot;
-pub use upstream::{ProxyTls, UpstreamId, UpstreamName, UpstreamProxy};
+pub use upstream::{Account, AccountFault, AccountRef, ProxyTls, UpstreamId, UpstreamName, UpstreamProxy};
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

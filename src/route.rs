@@ -26,6 +26,7 @@ pub mod ban;
 mod carrier;
 pub mod choose;
 mod claim;
+pub mod escalation;
 pub mod event;
 pub mod explain;
 #[cfg(test)]

@@ -133,9 +133,13 @@ pub struct RouteSpec {
     #[schema(example = json!(["tor", "public"]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<Vec<SourceChoice>>,
-    /// Use a later source of `source` only while the earlier ones have no exit.
+    /// Use a later source of `source` only while the earlier ones have no exit, or while the site of a request refuses
+    /// them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<bool>,
+    /// How long requests to a site begin with a later source after the site refused an earlier one; or `never`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub escalate_for: Option<DurationOrNever>,
     /// Rules by destination; the first one that matches a target counts. A patch replaces the whole list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules: Option<Vec<RuleSpec>>,
@@ -362,6 +366,7 @@ impl RouteSpec {
             allow: self.allow.clone().unwrap_or_else(|| defaults.allow.clone()),
             sources: self.source.iter().flatten().map(|source| source.0).collect(),
             fallback: self.fallback.unwrap_or(defaults.fallback),
+            escalate_for: self.escalate_for.map_or(defaults.escalate_for, |DurationOrNever(time)| time),
             hops: self.hops.unwrap_or(defaults.hops),
             ipv6: self.ipv6.unwrap_or(defaults.ipv6),
             auth: if open { Auth::Open } else { Auth::Key },
@@ -466,6 +471,7 @@ mod tests {
             (json!({"selector": "us-source-direct"}), "selector"),
             (json!({"selector": "us-session-a-ttl-25h"}), "selector"),
             (json!({"selector": "us", "repin_after": "always"}), "repin_after"),
+            (json!({"selector": "us", "escalate_for": "always"}), "escalate_for"),
             (json!({"selector": "us", "allow": ["10.0.0.0/99"]}), "allow"),
             (json!({"selector": "us", "engine": "mine"}), "engine"),
             (json!({"selector": "us", "source": ["direct"]}), "source"),

@@ -11,6 +11,7 @@ use super::Wiring;
 use super::error::{ApiError, Problem};
 use super::exits::ExitView;
 use super::extract::{Params, bad_query};
+use super::timestamp::Timestamp;
 use crate::admin::no_exit_reason;
 use crate::exit::{ExitId, Moment};
 use crate::net::{Host, Target};
@@ -91,6 +92,21 @@ pub(super) struct Answer {
     /// The exit of its session.
     session: Option<String>,
     pin: Option<PinShown>,
+    /// The later source with which requests to the host begin now, because the site refuses the earlier ones; null if
+    /// requests begin with the first source.
+    escalation: Option<EscalationShown>,
+}
+
+/// A later source of a route with which requests to a site begin.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Escalation)]
+struct EscalationShown {
+    #[schema(example = "acme")]
+    source: &'static str,
+    /// `banned`: the site has banned exits of the earlier source; `failed`: requests through it failed.
+    because: &'static str,
+    /// When requests begin with the first source again.
+    until: Timestamp,
 }
 
 /// Explains which exits a username can use, and why the others are excluded.
@@ -136,6 +152,11 @@ fn answer(
         refused: by_rule.or_else(|| explained.why.as_ref().map(reason)),
         pool: explained.pool.iter().filter_map(show).collect(),
         session: explained.session.as_ref().map(ToString::to_string),
+        escalation: explained.escalation.map(|escalated| EscalationShown {
+            source: escalated.source.as_str(),
+            because: escalated.cause.as_str(),
+            until: Timestamp(escalated.until),
+        }),
         pin: explained.pin.as_ref().map(|pin| PinShown { exit: pin.exit.to_string(), ip: pin.ip }),
     })
 }

@@ -1,5 +1,7 @@
 //! `/sources`: the sources of exits, and the result of the last download from each.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -13,6 +15,7 @@ use super::error::{ApiError, Problem};
 use super::etag::tagged;
 use super::extract::{Named, Nothing};
 use super::timestamp::Timestamp;
+use crate::gateway::meters::{BySource, Carried};
 use crate::store::Source;
 
 /// A source of exits.
@@ -40,17 +43,39 @@ pub(super) struct SourceView {
     published: Option<Timestamp>,
 }
 
+/// What the exits of a source have carried since the gateway started.
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+#[schema(as = Carried)]
+pub(super) struct CarriedShown {
+    /// Requests that an exit of the source served.
+    requests: u64,
+    bytes_up: u64,
+    bytes_down: u64,
+}
+
+impl CarriedShown {
+    pub(super) fn of(carried: &Carried) -> Self {
+        let (requests, [bytes_up, bytes_down]) = carried.read();
+        Self { requests, bytes_up, bytes_down }
+    }
+}
+
 /// The sources of exits.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Listed {
     sources: Vec<SourceView>,
+    /// What the exits of each source have carried for all routes, by the name that usernames use: `tor`, `public`,
+    /// `direct`, or that of an upstream source.
+    carried: BTreeMap<&'static str, CarriedShown>,
 }
 
 /// Lists the sources of exits, with their last results.
 #[utoipa::path(get, path = "/sources", tag = "sources",
     responses((status = 200, body = Listed), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn list(State(wiring): State<Wiring>, headers: HeaderMap) -> Result<Response, ApiError> {
-    tagged(&headers, &Listed { sources: wiring.sources.statuses().iter().map(shown).collect() })
+    let carried = BySource::of_all_routes().list();
+    let carried = carried.iter().map(|(source, carried)| (source.as_str(), CarriedShown::of(carried))).collect();
+    tagged(&headers, &Listed { sources: wiring.sources.statuses().iter().map(shown).collect(), carried })
 }
 
 /// Reads a source now instead of at its next time.

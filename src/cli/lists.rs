@@ -251,6 +251,14 @@ fn explanation(answer: &Value) -> String {
     for step in answer["funnel"].as_array().into_iter().flatten() {
         lines.push(format!("{:>7} {}", cell(&step["left"]), cell(&step["step"])));
     }
+    let escalation = &answer["escalation"];
+    if escalation["source"].is_string() {
+        let why = match escalation["because"].as_str() {
+            Some("banned") => "the site has banned exits of the source before it",
+            _ => "requests through the source before it failed",
+        };
+        lines.push(format!("begins with {} until {}: {why}", cell(&escalation["source"]), time(&escalation["until"])));
+    }
     let pool: Vec<_> = answer["pool"].as_array().into_iter().flatten().map(|exit| cell(&exit["ip"])).collect();
     match &answer["refused"] {
         Value::String(why) => lines.push(format!("refused: {why}")),
@@ -276,6 +284,10 @@ mod tests {
         let answer = json!({ "funnel": [], "pool": [], "refused": "it refuses",
             "rules": [{"route": "shop", "number": 2, "rule": "port 25 refuse"}] });
         assert_eq!(explanation(&answer), "rule 2 of shop: port 25 refuse\nrefused: it refuses");
+        let answer = json!({ "funnel": [], "pool": [], "refused": null,
+            "escalation": {"source": "acme", "because": "banned", "until": "2026-12-01T10:00:00Z"} });
+        let text = explanation(&answer);
+        assert!(text.starts_with("begins with acme until ") && text.contains(": the site has banned exits"), "{text}");
         let answer = json!({ "funnel": [], "pool": [], "refused": "none of the known exits is in jp" });
         assert_eq!(explanation(&answer), "refused: none of the known exits is in jp");
     }

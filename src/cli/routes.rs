@@ -168,6 +168,9 @@ pub(super) struct RouteOptions {
     /// Use a later source only while the earlier ones have no exit: true or false
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     fallback: Option<bool>,
+    /// How long requests to a site begin with a later source after the site refused an earlier one: 30m, 2h, or never
+    #[arg(long, value_name = "TIME")]
+    escalate_for: Option<String>,
     /// A rule by destination, such as "*.shop.example use us-strict" or "port 25 refuse"; the first match counts
     ///
     /// The rules of the command replace all rules of the route. What to do is one of: use SELECTOR, route NAME, refuse,
@@ -242,6 +245,7 @@ impl RouteOptions {
         put(body, "allow", Some(self.allow).filter(|nets| !nets.is_empty()));
         put(body, "source", Some(self.source).filter(|sources| !sources.is_empty()));
         put(body, "fallback", self.fallback);
+        put(body, "escalate_for", self.escalate_for);
         put(body, "rules", Some(self.rule).filter(|rules| !rules.is_empty()));
         put(body, "auth", self.auth.map(|auth| if matches!(auth, AuthChoice::Open) { "open" } else { "key" }));
     }
@@ -376,6 +380,7 @@ mod tests {
                 "/proxies/shop",
                 json!({"source": ["public", "tor"], "fallback": true, "check": null}),
             ),
+            ("patch shop --escalate-for 30m", "PATCH", "/proxies/shop", json!({"escalate_for": "30m"})),
             ("patch shop --fallback false", "PATCH", "/proxies/shop", json!({"fallback": false})),
             ("patch shop --pool 5 --unset ttl", "PATCH", "/proxies/shop", json!({"pool": 5, "ttl": null})),
             ("rotate us --session a", "POST", "/proxies/us/rotate?session=a", json!({})),

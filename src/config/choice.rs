@@ -114,6 +114,20 @@ impl From<ListProtocol> for Protocol {
 pub(super) enum UpstreamKind {
     /// A list of proxies.
     List,
+    /// The gateway of a provider, where the username names a session.
+    Gateway,
+}
+
+/// The providers whose gateways are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Provider {
+    Brightdata,
+    Oxylabs,
+    Decodo,
+    Iproyal,
+    Soax,
+    Webshare,
 }
 
 /// The words for the protocol of proxies of an upstream source.

@@ -10,7 +10,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::secret::{digest, digest_of};
-use super::{Config, Exposure, Log, schema};
+use super::{Config, Exposure, Log, ProxiesFrom, schema};
 
 /// The keys that need a restart. They determine a socket, a process or a file that is created only once. All keys
 /// inside these keys need a restart too.
@@ -156,6 +156,12 @@ impl FlatKeys {
         for (index, engine) in config.tor.attach.iter().enumerate() {
             let password = engine.password.as_ref().map(digest).unwrap_or_default();
             keys.insert(format!("tor.attach[{index}].password"), password);
+        }
+        for source in &config.sources.upstream {
+            if let ProxiesFrom::Gateway(gateway) = &source.proxies {
+                let key = format!("sources.upstream[{}].password", source.name.as_str());
+                keys.insert(key, digest(&gateway.password));
+            }
         }
         for (name, path) in [("tor.torrc", &config.tor.torrc), ("check.ca_file", &config.check.ca_file)] {
             if let Some(path) = path {

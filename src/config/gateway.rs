@@ -58,6 +58,9 @@ pub struct Gateway {
     pub pin_ttl: Duration,
     /// How long a pinned exit may be down before the pin gets another exit. `None`: the pin never changes.
     pub repin_after: Option<Duration>,
+    /// How long requests to a site begin with a later source after the site has refused an earlier one. `None`: requests
+    /// always begin with the first source.
+    pub escalate_for: Option<Duration>,
     /// How long an unused session lasts if its username has no `ttl`.
     pub session_ttl: Duration,
     /// The longest `ttl` that a username may contain.
@@ -169,6 +172,7 @@ impl Gateway {
             pool: file.pool.positive(),
             pin_ttl: file.pin_ttl.0,
             repin_after: file.repin_after.0.0,
+            escalate_for: file.escalate_for.0.0,
             session_ttl: file.session_ttl.0,
             max_session_ttl: file.max_session_ttl.0,
             isolation: file.isolation,

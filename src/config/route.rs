@@ -32,6 +32,9 @@ pub struct Route {
     pub source: Vec<Source>,
     /// True if a source is used only while all sources before it in the list have no exit.
     pub fallback: bool,
+    /// How long requests to a site begin with a later source after the site has refused an earlier one. `None`: requests
+    /// always begin with the first source.
+    pub escalate_for: Option<Duration>,
     /// The route's own port. `None`: the next free port of `gateway.route_ports`.
     pub port: Option<NonZeroU16>,
     /// The number of exits that are in use at the same time.
@@ -100,6 +103,7 @@ impl RouteContext<'_> {
             selector: selector.to_owned(),
             source: written.source.iter().filter_map(|(_, Text(source))| source.source()).collect(),
             fallback: written.fallback,
+            escalate_for: written.escalate_for.map_or(self.gateway.escalate_for, |Text(time)| time.0),
             port: written.port.and_then(|port| u16::try_from(port.0).ok()).and_then(NonZeroU16::new),
             pool: written.pool.map_or(self.gateway.pool, |pool| pool.positive()),
             check: written.check.clone(),

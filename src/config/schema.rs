@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address::{Endpoint, PortRange, Status};
 use super::choice::{
-    Auth, Engine, Isolation, ListFormat, ListProtocol, LogFormat, Rotate, RouteSource, Through, UpstreamKind,
+    Auth, Engine, Isolation, ListFormat, ListProtocol, LogFormat, Provider, Rotate, RouteSource, Through, UpstreamKind,
     UpstreamProtocol,
 };
 use super::secret::Hidden;
@@ -89,6 +89,7 @@ section!(Gateway {
     pool: Int<1, 10_000> = Int(8),
     pin_ttl: Text<Duration> = days(30),
     repin_after: Text<DurationOrNever> = Text(DurationOrNever(Some(Duration::from_hours(3)))),
+    escalate_for: Text<DurationOrNever> = Text(DurationOrNever(Some(Duration::from_hours(1)))),
     session_ttl: Text<Duration> = minutes(10),
     max_session_ttl: Text<Duration> = days(1),
     isolation: Isolation = Isolation::Key,
@@ -225,6 +226,16 @@ section!(SourceUpstream {
     protocol: UpstreamProtocol = UpstreamProtocol::Http,
     allow_private: bool,
     ca_file: Option<PathBuf>,
+    provider: Option<Provider>,
+    at: Option<String>,
+    user: Option<Hidden>,
+    password: Option<Hidden>,
+    password_file: Option<PathBuf>,
+    username: Option<String>,
+    password_template: Option<String>,
+    sessions: Int<1, 1_000> = Int(16),
+    session_time: Text<Duration> = minutes(10),
+    check_every: Text<Duration> = minutes(5),
 });
 
 section!(Check {
@@ -287,6 +298,7 @@ section!(Route {
     selector: Option<String>,
     source: List<Text<RouteSource>>,
     fallback: bool,
+    escalate_for: Option<Text<DurationOrNever>>,
     port: Option<Int<1, 65_535>>,
     pool: Option<Int<1, 10_000>>,
     check: Option<String>,

@@ -10,6 +10,7 @@ use super::findings::Findings;
 use super::key_path::KeyPath;
 use super::secret::{Hidden, check_file, is_open};
 use super::text_value::List;
+use super::upstream_gateway::{self, UpstreamGateway};
 use super::{schema, tls};
 use crate::exit::upstream::{LONGEST_NAME, UpstreamName};
 use crate::net::Secret;
@@ -18,7 +19,7 @@ use crate::net::Secret;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     pub name: UpstreamName,
-    /// Where the list of proxies is.
+    /// Where the proxies come from.
     pub proxies: ProxiesFrom,
     /// The URL scheme of entries that have none: `http`, `https` (TLS to the proxy), `socks4` or `socks5`.
     pub scheme: &'static str,
@@ -37,6 +38,8 @@ pub enum ProxiesFrom {
     File(PathBuf),
     /// The list is fetched. The URL is a secret, because the URLs of sellers contain a token.
     Url { url: Secret, every: Duration },
+    /// The gateway of a provider, where each session is an exit.
+    Gateway(Box<UpstreamGateway>),
 }
 
 /// Validates the upstream sources. `taken` are the names of the other sources.
@@ -50,7 +53,13 @@ pub(super) fn validate(
         let at = KeyPath::from("sources.upstream").index(index);
         let name = name(source, &at, taken, &all, findings);
         let proxies = match source.kind {
-            UpstreamKind::List => proxies_from(source, &at, findings),
+            UpstreamKind::List => {
+                upstream_gateway::refuse_keys(source, &at, findings);
+                proxies_from(source, &at, findings)
+            }
+            UpstreamKind::Gateway => {
+                upstream_gateway::validate(source, &at, findings).map(|gateway| ProxiesFrom::Gateway(Box::new(gateway)))
+            }
         };
         if let Some(path) = &source.ca_file {
             tls::certificates(findings, &at.key("ca_file"), path);

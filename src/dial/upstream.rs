@@ -8,6 +8,8 @@
 //!
 //! What the proxy reports about a target cannot be verified, as with public proxies (`dial/public.rs`).
 
+mod refusal;
+
 use std::pin::pin;
 use std::time::Duration;
 
@@ -16,9 +18,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, Interest, copy};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::public::{Opened, Times, connect_by_http, http, socks4, socks5_connect, socks5_login};
+use self::refusal::Refusal;
+use super::public::{Opened, Times, connect_by_http, socks4, socks5_connect, socks5_login};
 use super::{DialError, EngineFault, ExitFault, Stream, TargetFault, direct};
-use crate::exit::{Protocol, ProxyTls, UpstreamProxy};
+use crate::exit::{AccountFault, AccountRef, Protocol, ProxyTls, UpstreamProxy};
 use crate::limit::target::Rules;
 use crate::net::{Host, Target};
 
@@ -148,13 +151,36 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<Vec<u8>, DialError> {
     let login = proxy.login.as_ref();
     match proxy.protocol {
-        Protocol::Http => connect_by_http(stream, login, target, |status, _| Ok(http::status_result(status)?)).await,
+        Protocol::Http => {
+            let judge = |status, head: &[u8]| note(proxy, refusal::read(status, head));
+            connect_by_http(stream, login, target, judge).await
+        }
         Protocol::Socks4 => socks4(stream, login, target).await.map(|()| Vec::new()),
         Protocol::Socks5 => {
-            socks5_login(stream, login).await?;
-            socks5_connect(stream, target).await.map(|()| Vec::new())
+            let greeted = socks5_login(stream, login).await;
+            if greeted == Err(ExitFault::Refused.into()) {
+                note(proxy, Err(Refusal::Account(AccountFault::Login)))?;
+            }
+            greeted?;
+            let opened = socks5_connect(stream, target).await;
+            if opened.is_ok() {
+                note(proxy, Ok(()))?;
+            }
+            opened.map(|()| Vec::new())
         }
     }
+}
+
+/// Records what an answer says of the account at the provider. A proxy of a list has no account besides its own login,
+/// so there every refusal is the fault of this exit.
+fn note(proxy: &UpstreamProxy, answer: Result<(), Refusal>) -> Result<(), DialError> {
+    match (answer, &proxy.account) {
+        (Ok(()), Some(AccountRef(account))) => account.accept(),
+        (Err(Refusal::Account(fault)), Some(AccountRef(account))) => account.refuse(fault),
+        (Err(Refusal::Account(_)), None) => return Err(ExitFault::Refused.into()),
+        _ => {}
+    }
+    answer.map_err(DialError::from)
 }
 
 #[cfg(test)]

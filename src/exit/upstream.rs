@@ -11,12 +11,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsConnector;
 
-use super::{Login, Protocol, Source};
+use super::country::CountrySet;
+use super::{Login, Moment, Protocol, Source};
 use crate::net::Target;
 
 /// The longest name of a source, in bytes.
@@ -37,7 +40,17 @@ struct Named {
     configured: bool,
     /// The list that contains only this source.
     alone: &'static [Source],
+    /// True if the source makes exits when requests need them, and can make some now.
+    makes_exits: bool,
+    /// The countries of requests that found no exit of this source, each with the time of the request.
+    asked: Vec<(CountrySet, Moment)>,
 }
+
+/// How long a source remembers the countries of a request that found no exit: as long as a route counts as used.
+const ASKED_FOR: Duration = Duration::from_secs(600);
+
+/// The largest number of requests that a source remembers. Not tuned.
+const MOST_ASKED: usize = 64;
 
 /// An interned name.
 #[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,7 +102,8 @@ impl UpstreamName {
         }
         let name = Self(Box::leak(Box::new(Name(Box::leak(text.to_owned().into_boxed_str())))));
         let alone: &'static [Source] = Box::leak(Box::new([Source::Upstream(name)]));
-        names.insert(name.as_str(), Named { name, configured: false, alone });
+        let named = Named { name, configured: false, alone, makes_exits: false, asked: Vec::new() };
+        names.insert(name.as_str(), named);
         Some(name)
     }
 
@@ -102,6 +116,38 @@ impl UpstreamName {
 
     pub fn as_str(self) -> &'static str {
         self.0.0
+    }
+
+    /// Records whether the source can make exits when requests need them. Called by the worker of a gateway.
+    pub fn set_makes_exits(self, makes_exits: bool) {
+        let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
+        names.get_mut(self.as_str()).into_iter().for_each(|named| named.makes_exits = makes_exits);
+    }
+
+    /// Returns true if the source can make exits when requests need them.
+    pub fn makes_exits(self) -> bool {
+        let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+        names.get(self.as_str()).is_some_and(|named| named.makes_exits)
+    }
+
+    /// Records that a request for these countries found no exit of this source. Returns true if the source makes an
+    /// exit for the request soon.
+    pub fn ask(self, countries: &CountrySet, now: Moment) -> bool {
+        let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(named) = names.get_mut(self.as_str()).filter(|named| named.makes_exits) else { return false };
+        named.asked.retain(|(other, at)| other != countries && now.since(*at) < ASKED_FOR);
+        if named.asked.len() >= MOST_ASKED {
+            named.asked.remove(0);
+        }
+        named.asked.push((*countries, now));
+        true
+    }
+
+    /// Returns the countries of requests that found no exit of this source during the last [`ASKED_FOR`].
+    pub fn asked(self, now: Moment) -> Vec<CountrySet> {
+        let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+        let asked = names.get(self.as_str()).map(|named| named.asked.as_slice()).unwrap_or_default();
+        asked.iter().filter(|(_, at)| now.since(*at) < ASKED_FOR).map(|(countries, _)| *countries).collect()
     }
 
     /// Returns the list that contains only this source.
@@ -174,7 +220,73 @@ pub struct UpstreamProxy {
     pub login: Option<Login>,
     /// True if the proxy may have a private address.
     pub allow_private: bool,
+    /// The account at a provider, which all sessions of a gateway share. `None` for a proxy of a list.
+    pub account: Option<AccountRef>,
 }
+
+/// Why a provider refuses an account. This counts against no exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AccountFault {
+    #[error("the provider refuses the login: check user, password and template; no exit is used until it accepts them")]
+    Login,
+    #[error(
+        "the provider says that the account has no traffic or money left; no exit is used until it accepts requests"
+    )]
+    Quota,
+}
+
+impl AccountFault {
+    /// The code of the fault in `/sources` and in metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Quota => "quota",
+        }
+    }
+}
+
+/// What the provider said of an account lately. Dials write it, and the worker of the source reads it.
+#[derive(Debug, Default)]
+pub struct Account(AtomicU8);
+
+impl Account {
+    const ACCEPTED: u8 = 1;
+    const LOGIN: u8 = 2;
+    const QUOTA: u8 = 3;
+
+    /// Records that the provider refused a request because of the account.
+    pub fn refuse(&self, fault: AccountFault) {
+        let code = if fault == AccountFault::Login { Self::LOGIN } else { Self::QUOTA };
+        self.0.store(code, Ordering::Relaxed);
+    }
+
+    /// Records that the provider served a request.
+    pub fn accept(&self) {
+        self.0.store(Self::ACCEPTED, Ordering::Relaxed);
+    }
+
+    /// Returns what the last request showed, and forgets it. `None` if there was no request since the last call.
+    pub fn take(&self) -> Option<Result<(), AccountFault>> {
+        match self.0.swap(0, Ordering::Relaxed) {
+            Self::ACCEPTED => Some(Ok(())),
+            Self::LOGIN => Some(Err(AccountFault::Login)),
+            Self::QUOTA => Some(Err(AccountFault::Quota)),
+            _ => None,
+        }
+    }
+}
+
+/// A shared account. Two are equal if they are the same object.
+#[derive(Clone, Debug)]
+pub struct AccountRef(pub Arc<Account>);
+
+impl PartialEq for AccountRef {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for AccountRef {}
 
 impl fmt::Debug for UpstreamProxy {
     /// Writes where the proxy is, without its login.
@@ -203,7 +315,7 @@ mod tests {
     fn proxy(user: &str, password: &str) -> UpstreamProxy {
         let login = Some(Login { user: user.into(), password: Secret::new(password) });
         let at = "proxy.example:3128".parse().unwrap();
-        UpstreamProxy { protocol: Protocol::Http, at, tls: None, login, allow_private: false }
+        UpstreamProxy { protocol: Protocol::Http, at, tls: None, login, allow_private: false, account: None }
     }
 
     #[test]
@@ -231,6 +343,27 @@ mod tests {
         UpstreamName::configured("of_a_refused_file").unwrap();
         UpstreamName::restore_configured(&before);
         assert_eq!((UpstreamName::find("of_a_refused_file"), UpstreamName::find("acme")), (None, Some(acme)));
+    }
+
+    #[test]
+    fn a_source_remembers_for_which_countries_it_was_asked_while_it_can_make_exits() {
+        let (name, now) = (UpstreamName::intern("maker").unwrap(), Moment(1_000_000));
+        assert!(!name.ask(&CountrySet::ALL, now) && name.asked(now).is_empty());
+        name.set_makes_exits(true);
+        assert!(name.ask(&CountrySet::ALL, now) && name.ask(&CountrySet::ALL, now));
+        assert_eq!(name.asked(now), [CountrySet::ALL]);
+        assert!(name.asked(now.after(ASKED_FOR)).is_empty());
+    }
+
+    #[test]
+    fn an_account_says_what_the_last_request_showed_once() {
+        let account = Account::default();
+        assert_eq!(account.take(), None);
+        account.accept();
+        account.refuse(AccountFault::Quota);
+        assert_eq!((account.take(), account.take()), (Some(Err(AccountFault::Quota)), None));
+        account.accept();
+        assert_eq!(account.take(), Some(Ok(())));
     }
 
     #[test]

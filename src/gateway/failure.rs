@@ -312,6 +312,7 @@ mod tests {
         (Failure::Engine(EngineFault::Busy), 1, 503, "proxy_internal_error", "engine_busy"),
         (Failure::Engine(EngineFault::Protocol), 1, 502, "proxy_internal_error", "engine_protocol"),
         (Failure::Engine(EngineFault::Exhausted), 1, 503, "proxy_internal_error", "engine_exhausted"),
+        (Failure::Engine(EngineFault::Account), 1, 503, "proxy_internal_error", "engine_account"),
         (Failure::Exit(ExitFault::Unknown), 1, 502, "destination_unavailable", "exit_unknown"),
         (Failure::Exit(ExitFault::NoPath), 1, 502, "destination_unavailable", "exit_no_path"),
         (Failure::Exit(ExitFault::Unreachable), 1, 502, "destination_unavailable", "exit_unreachable"),
@@ -393,7 +394,11 @@ mod tests {
             let waits = matches!(
                 failure,
                 Failure::Engine(
-                    EngineFault::NotReady | EngineFault::FirstHop | EngineFault::Middle | EngineFault::Busy
+                    EngineFault::NotReady
+                        | EngineFault::FirstHop
+                        | EngineFault::Middle
+                        | EngineFault::Busy
+                        | EngineFault::Account
                 )
             );
             assert_eq!(failure.retry_after().is_some(), waits, "{failure:?}");

@@ -232,6 +232,18 @@ pub trait Gate: Send + Sync + 'static {
         builtin: BuiltinRequest<'_>,
     ) -> impl Future<Output = Result<String, Refusal>> + Send;
 
+    /// Takes the client's report that the site of `target` refused the previous request: the value of the request field
+    /// `X-Exitgate-Report`. `last` is the exit that served the previous request of the client's connection. Refuses the
+    /// present request if the report cannot be understood.
+    fn report(
+        &self,
+        caller: &Caller<'_>,
+        admitted: &Self::Admitted,
+        target: &Target,
+        report: &str,
+        last: Option<&ExitId>,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
+
     /// Returns the time zone, locale and place of the exit of a stream. `None` if the exit's country is unknown. Called
     /// only if the client asks for this.
     fn identity(&self, lease: &Self::Lease) -> Option<Identity>;

@@ -7,6 +7,7 @@
 //! The names of the metrics are in [`crate::telemetry::metrics`]. Next: `meters/figures.rs` has the counts that the API
 //! can read.
 
+mod by_source;
 mod figures;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
+pub use self::by_source::{BySource, Carried, Share};
 pub use self::figures::Figures;
 use crate::exit::Source;
 use crate::telemetry::metrics::{
@@ -71,6 +73,9 @@ pub struct RouteMeters {
     latencies: Mutex<BTreeMap<(Source, [u8; 2]), Latencies>>,
     pub(super) requests: RequestCounters,
     pub(super) figures: Figures,
+    by_source: BySource,
+    /// The counters of the sources that this route has used.
+    shares: Mutex<BTreeMap<Source, Arc<Share>>>,
 }
 
 /// The histograms of latencies for exits of one source and one country.
@@ -94,6 +99,8 @@ impl RouteMeters {
             latencies: Mutex::default(),
             requests: RequestCounters::new(label),
             figures: Figures::default(),
+            by_source: BySource::default(),
+            shares: Mutex::default(),
             label: label.into(),
         }
     }
@@ -106,6 +113,17 @@ impl RouteMeters {
     /// Returns the counts that the API can read.
     pub fn figures(&self) -> &Figures {
         &self.figures
+    }
+
+    /// Returns what the exits of each source have carried for this route.
+    pub fn by_source(&self) -> &BySource {
+        &self.by_source
+    }
+
+    pub(super) fn share(&self, source: Source) -> Arc<Share> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = || Arc::new(Share::new(&self.by_source, &self.label, source));
+        shares.entry(source).or_insert_with(share).clone()
     }
 
     pub(super) fn latencies(&self, source: Source, country: Option<[u8; 2]>) -> Latencies {

@@ -18,6 +18,7 @@ mod admission;
 mod attempt;
 mod budget;
 mod builtin;
+mod escalate;
 mod hedge;
 mod kept;
 mod look_up;
@@ -25,6 +26,7 @@ mod onion;
 mod public;
 mod queue;
 mod refusal_reporter;
+mod report_header;
 pub mod rotate;
 mod route_meters;
 mod upstream;
@@ -52,12 +54,13 @@ use super::meters::RouteMeters;
 use super::protocol::Protocol;
 use super::relay::Idle;
 use crate::dial::{self, ExitFault};
-use crate::exit::ExitId;
 use crate::exit::identity::{Identities, Identity};
+use crate::exit::{ExitId, Source};
 use crate::limit::Limits;
 use crate::limit::target::{Forbidden, Rules};
 use crate::net::{Host, Target};
 use crate::route::choose::decide_look_up;
+use crate::route::escalation::Outcome;
 use crate::route::table::{IMPLICIT, Wish};
 use crate::route::{self, Plan, Why, decide};
 use crate::state::State;
@@ -163,6 +166,17 @@ impl Outbound {
         self.meters.retain(used).iter().for_each(|meters| meters.figures().measure(now));
     }
 
+    /// Chooses the exits for one request. Waits if exits must be tested first.
+    async fn plan(&self, attempt: &Attempt<'_>) -> Result<Plan, Refusal> {
+        let plan = match self.decide(attempt) {
+            Ok(plan) => plan,
+            // The future is boxed because it is large and rare.
+            Err(refusal) => Box::pin(self.wait_for_tests(attempt, refusal, Self::decide)).await?,
+        };
+        Self::check_sources(attempt, &plan)?;
+        Ok(plan)
+    }
+
     /// Chooses the exits for one request from the present snapshot.
     fn decide(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::Refusal>> {
         let plan = self.decide_once(attempt)?;
@@ -190,7 +204,7 @@ impl Outbound {
         decide: fn(&Self, &Attempt<'_>) -> Result<Plan, Box<route::Refusal>>,
     ) -> Result<Plan, Refusal> {
         let state = &self.parts.state;
-        if !self.may_be_served_soon(&refusal) {
+        if !self.may_be_served_soon(&refusal, attempt.wish) {
             return Err(self.refused(&refusal, attempt.wish));
         }
         let mut revisions = state.revisions();
@@ -201,7 +215,7 @@ impl Outbound {
                 Err(refusal) => refusal,
             };
             refusal.untested.iter().for_each(|exit| state.request_check(exit.clone()));
-            if !self.may_be_served_soon(&refusal) || Instant::now() >= attempt.by {
+            if !self.may_be_served_soon(&refusal, attempt.wish) || Instant::now() >= attempt.by {
                 return Err(self.refused(&refusal, attempt.wish));
             }
             // This loop waits for a new revision of the state. A check that ends without a result makes no new
@@ -212,9 +226,20 @@ impl Outbound {
     }
 
     /// Returns true if a request that was refused may be served after a while, because nobody has tested the exits yet,
-    /// or because tor has not read its directory yet.
-    fn may_be_served_soon(&self, refusal: &route::Refusal) -> bool {
-        !refusal.untested.is_empty() || refusal.why == Why::NoneKnown && self.parts.tor.is_some()
+    /// because tor has not read its directory yet, or because the gateway of a provider makes an exit for the request.
+    fn may_be_served_soon(&self, refusal: &route::Refusal, wish: &Wish) -> bool {
+        let makes = || {
+            let unmet = matches!(
+                refusal.why,
+                Why::NoneKnown | Why::NoneMatch | Why::NoneRunning | Why::AllBanned | Why::AllFailed
+            );
+            let (countries, now) = (wish.selector.geo.countries(), self.parts.state.now());
+            let mut sources = wish.sources().iter();
+            unmet
+                && wish.selector.exit.is_none()
+                && sources.any(|source| matches!(source, Source::Upstream(name) if name.ask(countries, now)))
+        };
+        !refusal.untested.is_empty() || refusal.why == Why::NoneKnown && self.parts.tor.is_some() || makes()
     }
 
     /// Converts a refusal by the module `route` into a refusal for the client. The detail of the refusal says how many
@@ -267,22 +292,31 @@ impl Gate for Outbound {
         self.check_target(request.target)?;
         // The wish is boxed because it is large, and the box makes the future of every connection smaller.
         let to = Some((&request.target.host, Some(request.target.port)));
-        let wish = Box::new(self.wish(caller, Some(client), to)?);
+        let mut wish = Box::new(self.wish(caller, Some(client), to)?);
         let count = budget::begin_request(client)?;
-        let by = Instant::now() + self.terms.load().times.dial;
-        let attempt = Attempt { client, wish: &wish, request, by, plain: caller.protocol == Protocol::Http };
+        let dial = self.terms.load().times.dial;
+        let by = Instant::now() + dial;
+        let plain = caller.protocol == Protocol::Http;
         if is_onion(request.target) {
             budget::permit_onion(client)?;
+            let attempt = Attempt { client, wish: &wish, request, by, plain };
             let opened = Box::pin(self.dial_onion(attempt)).await?;
             budget::count_served(client, &opened)?;
             count.keep();
             return Ok(opened);
         }
-        let mut plan = match self.decide(&attempt) {
-            Ok(plan) => plan,
-            Err(refusal) => Box::pin(self.wait_for_tests(&attempt, refusal, Self::decide)).await?,
+        self.order_sources(&mut wish, &request.target.host);
+        // If the later source that should serve has nobody, the earlier ones may serve in the rest of the time.
+        let early = Attempt { client, wish: &wish, request, by: by - dial / 2, plain };
+        let ordered = if wish.order.is_some() { self.plan(&early).await.ok() } else { None };
+        if ordered.is_none() {
+            wish.order = None;
+        }
+        let attempt = Attempt { client, wish: &wish, request, by, plain };
+        let mut plan = match ordered {
+            Some(plan) => plan,
+            None => self.plan(&attempt).await?,
         };
-        Self::check_sources(&attempt, &plan)?;
         // A new pin must be stored on disk before its first use. The future is boxed because this is rare, and the box
         // makes the future of every connection smaller.
         if !plan.events.is_empty() {
@@ -348,6 +382,18 @@ impl Gate for Outbound {
         self.run_builtin(client, &wish, builtin).await
     }
 
+    async fn report(
+        &self,
+        caller: &Caller<'_>,
+        client: &AdmittedClient,
+        target: &Target,
+        report: &str,
+        last: Option<&ExitId>,
+    ) -> Result<(), Refusal> {
+        let wish = self.wish(caller, Some(client), Some((&target.host, Some(target.port))))?;
+        self.take_header(client, &wish, &target.host, report, last).await
+    }
+
     fn identity(&self, lease: &Lease) -> Option<Identity> {
         self.parts.identities.of(lease.exit()?)
     }
@@ -356,6 +402,10 @@ impl Gate for Outbound {
         let Some(exit) = lease.exit() else { return };
         match observation {
             Observation::Status(status) => {
+                if let Some(wish) = lease.wish() {
+                    let outcome = if matches!(status, 403 | 429) { Outcome::Failed } else { Outcome::Served };
+                    self.note_outcome(wish, &target.host, exit.id().source(), outcome);
+                }
                 self.parts.refusals.observe(&target.host, exit.id(), status, self.parts.state.now());
             }
             // A stream over Tor also breaks off if its guard, its circuit or its target fails. So this end of the

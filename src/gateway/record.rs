@@ -21,7 +21,7 @@ use super::connection_table::{ServedBy, TableEntry};
 use super::failure::Failure;
 use super::gate::{ExitFacts, Refusal};
 use super::listener::ListenerConfig;
-use super::meters::RouteMeters;
+use super::meters::{RouteMeters, Share};
 use super::protocol::Protocol;
 use super::relay::{Direction, Meter, Reason, Traffic};
 use crate::exit::ExitId;
@@ -66,7 +66,7 @@ impl Outcome {
 #[derive(Clone, Copy, Debug)]
 pub struct ByteMeter<'a> {
     traffic: &'a Traffic,
-    route: Option<&'a RouteMeters>,
+    route: Option<(&'a RouteMeters, &'a Share)>,
     first: &'a FirstByte,
 }
 
@@ -99,15 +99,17 @@ impl Meter for ByteMeter<'_> {
         if direction == Direction::Down {
             self.first.arrived();
         }
-        if let Some(route) = self.route {
+        if let Some((route, share)) = self.route {
             match direction {
                 Direction::Up => {
                     route.figures.moved_up(bytes);
                     route.up.increment(bytes);
+                    share.moved_up(bytes);
                 }
                 Direction::Down => {
                     route.figures.moved_down(bytes);
                     route.down.increment(bytes);
+                    share.moved_down(bytes);
                 }
             }
         }
@@ -125,7 +127,8 @@ pub struct Record {
     tls: bool,
     protocol: Option<Protocol>,
     traffic: Arc<Traffic>,
-    served_by: Option<LastExit>,
+    /// Boxed, because a record is part of every connection's task and must stay small.
+    served_by: Option<Box<LastExit>>,
     streaming: bool,
     /// The time from the accept of the connection to the first complete request, in ms. `None` before that request. The
     /// field has only 32 bits, because a record is part of every connection's task and must stay small.
@@ -147,6 +150,8 @@ struct LastExit {
     exit: ExitId,
     ip: Option<IpAddr>,
     meters: Arc<RouteMeters>,
+    /// The counters of this route and the exit's source.
+    share: Arc<Share>,
 }
 
 impl Record {
@@ -182,8 +187,13 @@ impl Record {
 
     /// Returns a meter that counts bytes for the connection and for the route that serves the connection now.
     pub fn byte_meter(&self) -> ByteMeter<'_> {
-        let route = self.served_by.as_ref().map(|served| &*served.meters);
+        let route = self.served_by.as_ref().map(|served| (&*served.meters, &*served.share));
         ByteMeter { traffic: &self.traffic, route, first: &self.first }
+    }
+
+    /// Returns the exit that served the latest request of this connection. `None` if no exit served one.
+    pub fn exit(&self) -> Option<&ExitId> {
+        self.served_by.as_ref().map(|served| &served.exit)
     }
 
     /// Records the client's address, from the socket or from a trusted peer's PROXY header, and whether the client uses
@@ -249,7 +259,10 @@ impl Record {
         let (scope, rule) = (route.clone(), rule.clone());
         let served_by = ServedBy { label, scope, exit: exit.clone(), ip: *ip, rule };
         self.entry.update(|state| (state.served_by, state.streaming) = (Some(served_by), true));
-        self.served_by = Some(LastExit { route: route.clone(), exit: exit.clone(), ip: *ip, meters: meters.clone() });
+        let (share, meters) = (meters.share(exit.source()), meters.clone());
+        share.served();
+        let (route, exit, ip) = (route.clone(), exit.clone(), *ip);
+        self.served_by = Some(Box::new(LastExit { route, exit, ip, meters, share }));
     }
 
     /// Records that the request ended.

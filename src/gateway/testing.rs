@@ -276,6 +276,18 @@ impl Gate for Script {
         Ok("{\"exit\":1}".into())
     }
 
+    async fn report(
+        &self,
+        _: &Caller<'_>,
+        _: &Arc<()>,
+        target: &Target,
+        report: &str,
+        last: Option<&ExitId>,
+    ) -> Result<(), Refusal> {
+        self.note(format!("{target} report {report:?} {}", last.map(ToString::to_string).unwrap_or_default()));
+        Ok(())
+    }
+
     fn identity(&self, _: &Lease) -> Option<Identity> {
         Some(identity())
     }

@@ -37,7 +37,7 @@ pub struct Site(Arc<str>);
 impl Site {
     /// Returns the site to which a host belongs.
     pub fn of(host: &Host) -> Self {
-        Self(name(host).into())
+        Self(site_name(host).into())
     }
 
     pub fn as_str(&self) -> &str {
@@ -58,7 +58,7 @@ impl Borrow<str> for Site {
 }
 
 /// Returns the name of the site. A host name that is itself a public suffix, or that has none, is its own site.
-fn name(host: &Host) -> Cow<'_, str> {
+pub(super) fn site_name(host: &Host) -> Cow<'_, str> {
     match host {
         Host::Name(name) => Cow::Borrowed(psl::domain_str(name).unwrap_or(name)),
         Host::Ip(ip) => Cow::Owned(ip.to_string()),
@@ -124,7 +124,7 @@ impl Bans {
         if self.0.is_empty() {
             return None;
         }
-        self.0.get(&*name(host)).map(|bans| &**bans)
+        self.0.get(&*site_name(host)).map(|bans| &**bans)
     }
 
     /// Returns when the site's ban of the exit ends. `None` if there is no such ban.

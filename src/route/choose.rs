@@ -144,9 +144,16 @@ impl<'a> Chooser<'a> {
         let wish = ask.wish;
         let holder = HolderRef { key: ask.key, scope: &wish.scope, session: wish.selector.session.as_ref() };
         let need = Need { scope: &wish.scope, selector: &wish.selector, policy: &wish.policy, epoch: 0 };
-        let sources = pool::serving(&need, view.catalog);
+        let sources = pool::serving(&need, wish.sources(), view.catalog);
         let v6 = matches!(&ask.target.host, Host::Ip(ip) if ip.is_ipv6());
-        Self { view, memory, ask, holder, bans: view.bans.of(&ask.target.host), need, sources, v6 }
+        let bans = view.bans.of(&ask.target.host);
+        let chooser = Self { view, memory, ask, holder, bans, need, sources, v6 };
+        if !wish.policy.fallback || wish.selector.mode == Mode::Strict {
+            return chooser;
+        }
+        // The exits of the first source may all be banned by this site, refuse the port, or have failed this request.
+        let serves = |sources: &&'a [Source]| !Self { sources, ..chooser }.fitting().is_empty();
+        wish.sources().chunks(1).find(serves).map_or(chooser, |sources| Self { sources, ..chooser })
     }
 
     fn plan<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<Refusal>> {

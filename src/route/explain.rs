@@ -2,6 +2,7 @@
 //! counts as a use of the username.
 
 use super::choose::{Ask, Chooser};
+use super::escalation::Escalated;
 use super::memory::Memory;
 use super::pinned::Pinned;
 use super::refusal::{Funnel, Why};
@@ -21,6 +22,8 @@ pub struct Explanation {
     pub pin: Option<Pinned>,
     /// Why a connection would be refused. `None` if a connection would not be refused.
     pub why: Option<Why>,
+    /// The later source of the route with which requests to this target begin now.
+    pub escalation: Option<Escalated>,
 }
 
 /// Returns how many exits are left for a username after each filter step. Sessions and pins do not matter.
@@ -45,7 +48,8 @@ pub fn explain(view: View<'_>, memory: &Memory, ask: &Ask<'_>) -> Explanation {
         Some(pin) => chooser.pin_problem(pin),
         None => funnel.reason(),
     };
-    Explanation { funnel, pool, session, pin: pin.map(|pin| pin.to), why }
+    let escalation = memory.escalations().of(ask.wish, &ask.target.host, ask.now);
+    Explanation { funnel, pool, session, pin: pin.map(|pin| pin.to), why, escalation }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::escalation::Escalations;
 use super::event::Event;
 use super::holder::{Holder, HolderRef};
 use super::implicit::Implicits;
@@ -54,6 +55,7 @@ pub struct Memory {
     implicit: Implicits,
     /// Holder with the mode `rotate` → the seed (a hash of the id) of the exit that the holder used last.
     last: Sharded<Holder, u64>,
+    escalations: Escalations,
     generation: AtomicU64,
 }
 
@@ -64,6 +66,7 @@ impl Memory {
             pins: Pins::new(bounds.pins),
             implicit: Implicits::new(bounds.implicit, bounds.implicit_idle),
             last: Sharded::new(bounds.implicit),
+            escalations: Escalations::default(),
             generation: AtomicU64::default(),
         }
     }
@@ -111,6 +114,10 @@ impl Memory {
 
     pub fn implicit(&self) -> &Implicits {
         &self.implicit
+    }
+
+    pub fn escalations(&self) -> &Escalations {
+        &self.escalations
     }
 
     /// Returns a number that increases whenever [`super::wanted::wanted`] may return another result for the same

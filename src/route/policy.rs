@@ -23,9 +23,13 @@ pub struct Policy {
     /// The sources of exits in order of preference. If empty, the sources of the selector are used. A username may exclude
     /// some of these sources ([`Selector::narrowed_source`]).
     pub sources: Vec<Source>,
-    /// True if a later source may serve only while the earlier sources have no exit. If false, the pool is filled from
+    /// True if a later source may serve only while the earlier sources have no exit, or while the site of a request
+    /// refuses them. If false, the pool is filled from
     /// all sources, in their order.
     pub fallback: bool,
+    /// How long requests to a site begin with a later source, after the site has refused an earlier source. Matters only
+    /// with `fallback`. `None`: requests always begin with the first source.
+    pub escalate_for: Option<Duration>,
     /// True if no other pin may have the IP of a pin of this route.
     pub exclusive: bool,
     pub engine: Engine,
@@ -83,6 +87,7 @@ impl Default for Policy {
             check: None,
             sources: Vec::new(),
             fallback: false,
+            escalate_for: Some(60 * MINUTE),
             exclusive: false,
             engine: Engine::Shared,
             isolation: IsolateBy::Key,

@@ -166,7 +166,7 @@ impl<'a> Filling<'a> {
     fn new(old: &'a Pool, need: &'a Need<'a>, catalog: &'a Catalog, uses: &'a Uses) -> Self {
         let (distinct, makeshift, ips) = (Vec::new(), Vec::new(), Vec::new());
         let wanted = usize::from(need.policy.pool.max(1));
-        let sources = serving(need, catalog);
+        let sources = serving(need, need.policy.sources(need.selector), catalog);
         let seed = stir(seed(need.scope), need.epoch);
         Self { old, need, catalog, uses, sources, wanted, distinct, makeshift, ips, seed }
     }
@@ -273,10 +273,9 @@ impl<'a> Filling<'a> {
     }
 }
 
-/// Returns the sources to use. With `fallback` this is only the first source that has a suitable exit, otherwise all
-/// sources in their order.
-pub(crate) fn serving<'a>(need: &Need<'a>, catalog: &Catalog) -> &'a [Source] {
-    let sources = need.policy.sources(need.selector);
+/// Returns which of the `sources` to use. With `fallback` this is only the first source that has a suitable exit,
+/// otherwise all sources in their order.
+pub(crate) fn serving<'a>(need: &Need<'_>, sources: &'a [Source], catalog: &Catalog) -> &'a [Source] {
     if !need.policy.fallback {
         return sources;
     }

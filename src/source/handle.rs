@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
+use crate::exit::AccountFault;
 use crate::store::Source;
 use crate::telemetry::metrics as names;
 
@@ -83,6 +84,9 @@ pub(super) fn report(before: &Source, now: &Source) {
     let Source { name: source, outcome, why, records, skipped, .. } = now;
     let bad = |status: &Source| status.failures > 0 || status.outcome == "stale";
     match (bad(now), before.outcome == *outcome && before.why == *why) {
+        (true, false) if [AccountFault::Login, AccountFault::Quota].iter().any(|fault| fault.as_str() == outcome) => {
+            tracing::warn!(source, outcome, why, "the provider of a source refuses the account")
+        }
         (true, false) => {
             tracing::warn!(source, outcome, why, "a source gives no good answer; its last good one is still used")
         }

@@ -6,9 +6,14 @@
 //! A list that its owner empties is obeyed: other than a free list, it has no reason to be empty by mistake. Neither
 //! `/sources` nor the log shows an entry or the URL, because both may contain a login.
 //!
-//! Next: `source/upstream/entry.rs` parses a list. [`crate::check`] tests the exits.
+//! Next: `source/upstream/entry.rs` parses a list. `source/upstream/sessions.rs` keeps the sessions of the gateway of a
+//! provider. [`crate::check`] tests the exits.
 
+mod demand;
 mod entry;
+mod plan;
+mod sessions;
+mod template;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -72,9 +77,13 @@ impl<C: Connect> Lists<C> {
     /// returns, so its exits are known before the first client connects.
     pub async fn start(&self, config: &Upstream, tasks: &Tasks) -> Result<Handle, BadUpstream> {
         let name = config.name.as_str();
+        let of_last_run = self.known.iter().find(|source| source.name == config.name.as_str()).cloned();
+        if let ProxiesFrom::Gateway(gateway) = &config.proxies {
+            let (state, store) = (self.state.clone(), self.store.clone());
+            return sessions::start(config, gateway, state, store, of_last_run, tasks);
+        }
         let tls = connector(config).map_err(|why| BadUpstream { name, why })?;
-        let known = self.known.iter().find(|source| source.name == name).cloned();
-        let known = known.map(|known| store::Source { next: None, ..known });
+        let known = of_last_run.map(|known| store::Source { next: None, ..known });
         let (handle, status) = Handle::new(name, known);
         let worker = Worker {
             config: config.clone(),
@@ -164,7 +173,7 @@ impl<C: Connect> Worker<C> {
                 () = tokio::time::sleep(pause) => false,
             };
             let is_due = match &self.config.proxies {
-                ProxiesFrom::Here(_) => false,
+                ProxiesFrom::Here(_) | ProxiesFrom::Gateway(_) => false,
                 ProxiesFrom::File(path) => {
                     // A file that changes at this moment is read at a later look, when it is complete.
                     let before = self.looked;
@@ -191,7 +200,7 @@ impl<C: Connect> Worker<C> {
                 if self.has_draining() { left.min(REMOVE) } else { left }
             }
             ProxiesFrom::File(_) => LOOK,
-            ProxiesFrom::Here(_) => {
+            ProxiesFrom::Here(_) | ProxiesFrom::Gateway(_) => {
                 if self.has_draining() {
                     REMOVE
                 } else {
@@ -258,6 +267,7 @@ impl<C: Connect> Worker<C> {
     async fn text(&mut self) -> Result<String, Unread> {
         match &self.config.proxies {
             ProxiesFrom::Here(entries) => Ok(entries.iter().map(|entry| entry.expose()).collect::<Vec<_>>().join("\n")),
+            ProxiesFrom::Gateway(_) => Ok(String::new()),
             ProxiesFrom::File(path) => {
                 let path = path.clone();
                 self.read = stamp(path.clone()).await;
@@ -314,7 +324,7 @@ impl<C: Connect> Worker<C> {
         let country = announced.first().map_or(Country::UNKNOWN, |ip| self.geoip.country(*ip));
         let (scheme, tls) = (shown_scheme(protocol, tls), tls.then(|| self.tls.clone()));
         let nickname = format!("{scheme}://{at}").into();
-        let proxy = UpstreamProxy { protocol, at, tls, login, allow_private: self.config.allow_private };
+        let proxy = UpstreamProxy { protocol, at, tls, login, allow_private: self.config.allow_private, account: None };
         let id = UpstreamId::of_proxy(self.config.name, &proxy);
         let upstream = Some(Arc::new(proxy));
         Listing { nickname, announced, country, upstream, ..Listing::new(ExitId::Upstream(Arc::new(id))) }

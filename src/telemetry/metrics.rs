@@ -64,6 +64,13 @@ names! {
     /// Bytes relayed so far, counted while they are relayed. `way` is `up` (client to target) or `down` (target to
     /// client).
     Counter BYTES = "exitgate_relayed_bytes_total";
+    /// Requests that an exit served, by route and source of the exit. A request whose stream broke off counts too.
+    Counter ROUTE_SOURCE_REQUESTS = "exitgate_route_source_requests_total";
+    /// Bytes relayed so far, by route, source of the exit and direction (`way`). For paid sources these are paid bytes.
+    Counter ROUTE_SOURCE_BYTES = "exitgate_route_source_bytes_total";
+    /// Changes of the source with which requests to a site begin, by route and `reason`: `begun_banned`, `begun_failed`,
+    /// `ended`, `returned`, `useless`, or `evicted` if a site was forgotten because too many were remembered.
+    Counter ESCALATIONS = "exitgate_escalations_total";
     /// Keys of clients, by where they were created: `config` or `api`.
     Gauge KEYS = "exitgate_keys";
     /// Keys that have nearly used one of their budgets (`near`: 80 %), or used one up (`spent`).

@@ -8,6 +8,7 @@
 
 mod api;
 mod attack;
+mod cheap_to_dear;
 mod choosing;
 mod clients;
 mod completions;

@@ -1,11 +1,11 @@
-//! Exits of one's own: lists of proxies with logins, over real sockets.
+//! Exits of one's own: lists of proxies with logins, and gateways of providers, over real sockets.
 
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use exitgate_testnet::upstream::{self, Decide, OwnProxy, Spoken, Verdict};
+use exitgate_testnet::upstream::{self, Decide, Grammar, OwnProxy, Provider, Spoken, Standing, Verdict};
 use exitgate_testnet::{Dns, Sandbox, Web};
 use serde_json::Value;
 
@@ -15,21 +15,21 @@ use crate::gateway::{Gateway, Got, curl, until};
 const USER: &str = "planted-user-41c7";
 const PASSWORD: &str = "planted-password-9e02";
 
-struct Bed {
-    web: Web,
-    dns: Dns,
-    sandbox: Arc<Sandbox>,
+pub struct Bed {
+    pub web: Web,
+    pub dns: Dns,
+    pub sandbox: Arc<Sandbox>,
 }
 
 impl Bed {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let sandbox = Sandbox::claim().unwrap();
         let (web, dns) = (Web::start(&sandbox).await.unwrap(), Dns::start(&sandbox).await.unwrap());
         Self { web, dns, sandbox }
     }
 
     /// Starts a proxy that requires the planted login, and whose clients leave from this country.
-    async fn proxy(&self, spoken: Spoken, country: &str, number: u8) -> OwnProxy {
+    pub async fn proxy(&self, spoken: Spoken, country: &str, number: u8) -> OwnProxy {
         let ip = upstream::address_in(&self.sandbox, country, number);
         let decide: Decide = Arc::new(move |user, password| match (user, password, spoken) {
             (USER, PASSWORD, _) | (USER, _, Spoken::Socks4) => Verdict::Leave(ip),
@@ -43,14 +43,14 @@ impl Bed {
     }
 
     /// A file that only this user can read.
-    fn file(&self, name: &str, text: &str) -> PathBuf {
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.sandbox.folder().join(name);
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         path
     }
 
-    fn launch(&self, more: &str) -> Gateway {
+    pub fn launch(&self, more: &str) -> Gateway {
         let ip = self.sandbox.ip(90, 1);
         let config = format!(
             r#"data_dir = {data:?}
@@ -78,16 +78,16 @@ log.targets = true
     }
 }
 
-fn json(got: &Got) -> Value {
+pub fn json(got: &Got) -> Value {
     serde_json::from_str(&got.body).unwrap_or_else(|_| panic!("no JSON: {} {} {}", got.status, got.body, got.errors))
 }
 
-fn usable(got: &Got) -> usize {
+pub fn usable(got: &Got) -> usize {
     let all: Value = serde_json::from_str(&got.body).unwrap_or_default();
     all["exits"].as_array().map_or(0, |all| all.iter().filter(|exit| exit["usable"] == true).count())
 }
 
-fn line(scheme: &str, proxy: &OwnProxy) -> String {
+pub fn line(scheme: &str, proxy: &OwnProxy) -> String {
     format!("{scheme}://{USER}:{PASSWORD}@{}\n", proxy.address())
 }
 
@@ -240,4 +240,146 @@ async fn own_sources_serve_in_their_order_and_keep_their_verdicts_over_a_restart
     assert_unseen("the log", &gateway.log());
     gateway.signal("TERM");
     assert!(gateway.ended().await.success());
+}
+
+/// A provider and the proxy in front of it.
+struct Paid {
+    provider: Arc<Provider>,
+    proxy: OwnProxy,
+}
+
+impl Bed {
+    async fn paid(&self, grammar: Grammar, number: u8) -> Paid {
+        let provider = Provider::new(&self.sandbox, grammar, USER, PASSWORD);
+        let proxy = self.proxy_at(self.sandbox.ip(71, number), Spoken::Http, provider.decide()).await;
+        Paid { provider, proxy }
+    }
+}
+
+/// The lines of one gateway source.
+fn paid_source(name: &str, paid: &Paid, more: &str) -> String {
+    let (at, provider) = (paid.proxy.address(), name.split('_').next().unwrap());
+    format!(
+        "[[sources.upstream]]\nname = {name:?}\nkind = \"gateway\"\nprovider = {provider:?}\nat = \"{at}\"\n\
+         user = \"{USER}\"\npassword = \"{PASSWORD}\"\nallow_private = true\n{more}\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn own_gateways_of_six_providers_make_a_session_when_a_request_needs_one() {
+    let bed = Bed::start().await;
+    let mut sources = String::new();
+    let mut all = Vec::new();
+    for (grammar, number) in Grammar::ALL.into_iter().zip(1..) {
+        let paid = bed.paid(grammar, number).await;
+        sources += &paid_source(grammar.as_str(), &paid, "");
+        all.push((grammar, paid));
+    }
+    let gateway = bed.launch(&sources);
+    gateway.wait_ready().await;
+    let page = bed.web.http("echo.test", "/ip");
+    for (grammar, paid) in &all {
+        assert_eq!(paid.provider.sessions(), 0, "no session before somebody wants one");
+        for country in ["us", "de"] {
+            let got = gateway.get(&format!("{country}-source-{}", grammar.as_str()), &page).await;
+            let block = upstream::address_in(&bed.sandbox, &country.to_ascii_uppercase(), 0).octets()[2];
+            let ip: Ipv4Addr =
+                got.body.parse().unwrap_or_else(|_| panic!("{grammar:?}: {}\n{}", got.body, gateway.log()));
+            assert_eq!(ip.octets()[2], block, "{grammar:?} leaves in {country}: {ip}");
+            assert!(got.headers["x-exitgate-exit"].starts_with(&format!("{}:{country}-", grammar.as_str())));
+        }
+        let any = gateway.get(&format!("any-session-cart-source-{}", grammar.as_str()), &page).await;
+        let again = gateway.get(&format!("any-session-cart-source-{}", grammar.as_str()), &page).await;
+        assert!(any.status == 200 && any.body == again.body, "{grammar:?}: {} {}", any.body, again.body);
+    }
+    for path in ["/exits", "/sources", "/metrics", "/ready"] {
+        assert_unseen(path, &gateway.api(path).await.body);
+    }
+    assert_unseen("the log", &gateway.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn own_gateway_sessions_that_move_or_leave_elsewhere_are_never_used_silently() {
+    let bed = Bed::start().await;
+    let paid = bed.paid(Grammar::Oxylabs, 1).await;
+    let gateway = bed.launch(&paid_source("oxylabs", &paid, "check_every = \"1s\""));
+    gateway.wait_ready().await;
+    let page = bed.web.http("echo.test", "/ip");
+    let strict = async || gateway.get("us-strict-source-oxylabs", &page).await;
+    let first = strict().await;
+    assert_eq!(first.status, 200, "{}\n{}", first.body, gateway.log());
+    assert_eq!(strict().await.body, first.body);
+    let cart = async || gateway.get("us-session-cart-source-oxylabs", &page).await;
+    assert_eq!(cart().await.status, 200);
+    paid.provider.move_all();
+    let refused = until(strict, |got| got.status != 200).await;
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    assert!(refused.body.contains(&first.body), "it names the address that was promised: {}", refused.body);
+    for _ in 0..5 {
+        let later = strict().await;
+        assert!(later.status == 503 || later.body == first.body, "a pin never moves silently: {}", later.body);
+    }
+
+    let moved = until(cart, |got| got.status == 200 && got.headers.contains_key("x-exitgate-moved")).await;
+    assert!(moved.headers.contains_key("x-exitgate-moved") && moved.body != first.body, "{:?}", moved.headers);
+
+    // Another country than ordered, and no peer at all: nobody gets an address of another country.
+    paid.provider.mislead("DE", "NL");
+    paid.provider.empty("JP");
+    for username in ["de-source-oxylabs", "jp-source-oxylabs"] {
+        let got = curl(&["-m", "8", "-x", &format!("http://{username}@{}", gateway.addr()), &page]).await;
+        assert_ne!(got.status, 200, "{username}: {}", got.body);
+    }
+    let elsewhere = async || gateway.api("/exits?source=oxylabs&country=nl&usable=true").await;
+    let exits = json(&until(elsewhere, |got| json(got)["total"] == 0).await);
+    assert_eq!(exits["total"], 0, "a session that leaves elsewhere ends: {exits}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn own_gateway_whose_account_is_refused_blames_no_exit_and_the_next_source_serves() {
+    let bed = Bed::start().await;
+    let spare = bed.proxy(Spoken::Http, "JP", 9).await;
+    let file = bed.file("spare", &line("http", &spare));
+    for (standing, outcome) in [(Standing::Refused, "login"), (Standing::Empty, "quota")] {
+        let paid = bed.paid(Grammar::Oxylabs, 1).await;
+        let mut gateway = bed.launch(&format!(
+            "{}[[sources.upstream]]\nname = \"spare\"\nfile = {file:?}\n\
+             [[routes]]\nname = \"both\"\nselector = \"any\"\nsource = [\"oxylabs\", \"spare\"]\nfallback = true\nport = 20000\n",
+            paid_source("oxylabs", &paid, "")
+        ));
+        gateway.wait_ready().await;
+        let page = bed.web.http("echo.test", "/ip");
+        let get = async || curl(&["-x", &format!("http://{}", gateway.port(20000)), &page]).await;
+        let spare_ip = upstream::address_in(&bed.sandbox, "JP", 9).to_string();
+        let served = until(get, |got| got.status == 200 && got.body != spare_ip).await;
+        assert_eq!(served.status, 200, "{}\n{}", served.body, gateway.log());
+        paid.provider.set_standing(standing);
+        let got = get().await;
+        assert_eq!(
+            (got.status, &got.body),
+            (200, &spare_ip),
+            "the next source serves the first request\n{}",
+            gateway.log()
+        );
+        assert!(got.headers["x-exitgate-exit"].starts_with("spare:"), "{:?}", got.headers);
+        let sources = until(|| gateway.api("/sources"), |got| got.body.contains(outcome)).await;
+        let sources = json(&sources);
+        let source = sources["sources"].as_array().unwrap().iter().find(|source| source["name"] == "oxylabs").unwrap();
+        assert_eq!(source["outcome"], outcome, "{source}");
+        assert!(source["failures"].as_u64() > Some(0) && source["why"].as_str().unwrap().contains("no exit is used"));
+        let exits = json(&gateway.api("/exits?source=oxylabs").await);
+        let bad = exits["exits"].as_array().unwrap().iter().filter(|exit| exit["verdict"] == "bad").count();
+        assert_eq!(bad, 0, "an account fault counts against no exit: {exits}");
+        let alone = gateway.get("any-source-oxylabs", &page).await;
+        assert_eq!(alone.status, 503, "{}", alone.body);
+        assert!(gateway.log().contains("the provider of a source refuses the account"), "{}", gateway.log());
+        assert!(!gateway.log().contains("its last good one is still used"), "{}", gateway.log());
+        let events = gateway.ask(&["-m", "1", "-H", "Last-Event-ID: 0"], "/events").await.body;
+        let is_said = |line: &str| line.contains("oxylabs") && line.contains(&format!("\"outcome\":\"{outcome}\""));
+        assert!(events.lines().any(is_said), "{events}");
+        assert_unseen("the events", &events);
+        assert_unseen("the log", &gateway.log());
+        gateway.signal("TERM");
+        assert!(gateway.ended().await.success());
+    }
 }

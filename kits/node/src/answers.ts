@@ -97,6 +97,8 @@ export interface PolicyShown {
   /** The sources of exits, the preferred one first. */
   source: string[];
   fallback: boolean;
+  /** How long requests to a site begin with a later source after the site refused an earlier one: seconds, or "never". */
+  escalate_for: string | number;
 }
 
 export interface Live {
@@ -108,6 +110,8 @@ export interface Live {
   bytes_down: number;
   rate_up: number;
   rate_down: number;
+  /** The requests and bytes of each source that the route has used. */
+  by_source: Record<string, { requests: number; bytes_up: number; bytes_down: number }>;
 }
 
 export interface Examples {
@@ -154,6 +158,8 @@ export interface NewProxy {
   source?: string[] | null;
   /** Use a later source only while the earlier ones have no exit. */
   fallback?: boolean | null;
+  /** How long requests to a site begin with a later source after the site refused an earlier one. */
+  escalate_for?: string | number | null;
   /** Rules by destination; the first one that matches a target counts. */
   rules?: Rule[] | null;
 }

@@ -1,6 +1,6 @@
 //! Shows a route in the API, with example commands that a user can paste into a shell or a program.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::Wiring;
+use super::super::sources::CarriedShown;
 use super::super::timestamp::Timestamp;
 use super::examples::{Examples, Urls, urls};
 use super::host::host;
@@ -95,8 +96,11 @@ struct PolicyShown {
     isolation: &'static str,
     /// The sources of exits, in order of preference.
     source: Vec<&'static str>,
-    /// A later source is used only while the earlier ones have no exit.
+    /// A later source is used only while the earlier ones have no exit, or while the site of a request refuses them.
     fallback: bool,
+    /// How long requests to a site begin with a later source after the site refused an earlier one, in seconds; or
+    /// `never`.
+    escalate_for: DurationOrNever,
     /// The interval in seconds.
     #[schema(value_type = Option<u64>)]
     rotate_every: Option<HumanDuration>,
@@ -121,6 +125,8 @@ struct Live {
     /// Bytes per second.
     rate_up: u64,
     rate_down: u64,
+    /// The requests and bytes of each source that the route has used.
+    by_source: BTreeMap<&'static str, CarriedShown>,
 }
 
 /// A page of routes.
@@ -318,6 +324,12 @@ impl RouteView {
             bytes_down,
             rate_up,
             rate_down,
+            by_source: meters
+                .by_source()
+                .list()
+                .iter()
+                .map(|(source, carried)| (source.as_str(), CarriedShown::of(carried)))
+                .collect(),
         }
     }
 }
@@ -349,6 +361,7 @@ impl PolicyShown {
             isolation: policy.isolation.as_str(),
             source: policy.sources(&route.selector).iter().map(|source| source.as_str()).collect(),
             fallback: policy.fallback,
+            escalate_for: DurationOrNever(policy.escalate_for),
             rotate_every: policy.rotate_every.map(HumanDuration),
             repin_after: DurationOrNever(policy.repin_after),
             allow: policy.allow.iter().map(ToString::to_string).collect(),

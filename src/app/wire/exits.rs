@@ -178,14 +178,17 @@ pub(super) fn readiness(
         };
         sources.insert(Source::Public.as_str(), SourceReadiness { ready: usable > 0, usable, reason });
     }
-    for source in upstream.iter().copied().map(Source::Upstream) {
+    for name in upstream.iter().copied() {
+        let source = Source::Upstream(name);
         let (known, usable) = counts.get(&source).copied().unwrap_or_default();
         let reason = match (known, usable) {
-            (0, _) => "its list has no proxy that can be read; GET /sources says why".to_owned(),
+            (0, _) if name.makes_exits() => "its provider gives a session when a request needs one".to_owned(),
+            (0, _) => "no exit is known; GET /sources says why".to_owned(),
             (known, 0) => format!("none of {known} exits has passed a check yet"),
             (known, usable) => format!("{usable} of {known} exits"),
         };
-        sources.insert(source.as_str(), SourceReadiness { ready: usable > 0, usable, reason });
+        let ready = usable > 0 || name.makes_exits();
+        sources.insert(source.as_str(), SourceReadiness { ready, usable, reason });
     }
     if direct {
         let (known, usable) = counts.get(&Source::Direct).copied().unwrap_or_default();

@@ -42,6 +42,7 @@ pub(super) fn defaults(config: &Config) -> Policy {
     Policy {
         pool: u16::try_from(gateway.pool.get()).unwrap_or(u16::MAX),
         repin_after: gateway.repin_after,
+        escalate_for: gateway.escalate_for,
         isolation: isolate_by(gateway.isolation),
         pin_ttl: gateway.pin_ttl,
         session_ttl: gateway.session_ttl,
@@ -149,6 +150,7 @@ fn policy(config: &Config, route: &config::Route) -> Policy {
         check: route.check.as_deref().map(Arc::from),
         sources: route.source.clone(),
         fallback: route.fallback,
+        escalate_for: route.escalate_for,
         exclusive: route.exclusive,
         engine: match route.engine {
             config::Engine::Shared => Engine::Shared,

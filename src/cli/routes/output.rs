@@ -53,6 +53,11 @@ pub(super) fn details(route: &Value) -> String {
             lines.push(format!("  {name:<11}{value}"));
         }
     }
+    let sources = route["live"]["by_source"].as_object().into_iter().flatten();
+    lines.extend(sources.map(|(source, carried)| {
+        let (up, down) = (bytes(&carried["bytes_up"]), bytes(&carried["bytes_down"]));
+        format!("  {:<11}{} requests, {up} up, {down} down", format!("by {source}"), cell(&carried["requests"]))
+    }));
     let rules = route["rules"].as_array().into_iter().flatten().enumerate();
     lines.extend(rules.map(|(at, rule)| format!("  {:<11}{}", format!("rule {}", at + 1), rule_line(rule))));
     lines.join("\n")

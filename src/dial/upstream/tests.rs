@@ -17,7 +17,7 @@ fn rules() -> Rules {
 
 fn proxy(at: &str, allow_private: bool) -> UpstreamProxy {
     let login = Some(Login { user: "user".into(), password: Secret::new("pass") });
-    UpstreamProxy { protocol: Protocol::Http, at: at.parse().unwrap(), tls: None, login, allow_private }
+    UpstreamProxy { protocol: Protocol::Http, at: at.parse().unwrap(), tls: None, login, allow_private, account: None }
 }
 
 fn soon() -> Instant {
@@ -86,6 +86,23 @@ async fn failures_are_the_exits_own_and_bridges_close_this_way() {
     let rules = rules.with_only_tor(only_tor);
     let closed = tunnel(&proxy, &target, &rules, TIMES, soon()).await.unwrap_err();
     assert_eq!(closed, ExitFault::NoPath.into());
+}
+
+#[tokio::test]
+async fn a_refused_account_counts_against_no_exit_and_is_reported() {
+    let account = AccountRef(Arc::default());
+    let (rules, target) = (rules(), target());
+    for (bytes, want, said) in [
+        (&b"HTTP/1.1 407 No\r\n\r\n"[..], Err(EngineFault::Account.into()), Some(Err(AccountFault::Login))),
+        (b"HTTP/1.1 402 No\r\n\r\n", Err(EngineFault::Account.into()), Some(Err(AccountFault::Quota))),
+        (b"HTTP/1.1 502 No\r\nX-BRD-Err-Msg: no_peers\r\n\r\n", Err(ExitFault::Unreachable.into()), None),
+        (b"HTTP/1.1 200 OK\r\n\r\n", Ok(()), Some(Ok(()))),
+    ] {
+        let (server, addr) = server().await;
+        let proxy = UpstreamProxy { account: Some(account.clone()), ..proxy(&addr.to_string(), true) };
+        let (opened, _) = tokio::join!(tunnel(&proxy, &target, &rules, TIMES, soon()), answer(server, bytes));
+        assert_eq!((opened.map(|_| ()), account.0.take()), (want, said));
+    }
 }
 
 #[tokio::test]

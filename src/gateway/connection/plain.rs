@@ -66,6 +66,13 @@ impl<G: Gate> Connection<'_, G> {
             Err(refusal) => return self.refuse_exchange(&refusal, exchange).await,
         };
         let caller = self.caller(Protocol::Http, credentials.username());
+        if let Some(report) = &exchange.report {
+            // The future is boxed because reports are rare, and the box makes the future of every connection smaller.
+            let taken = Box::pin(self.context.gate.report(&caller, &admitted, &target, report, self.record.exit()));
+            if let Err(refusal) = taken.await {
+                return self.refuse_exchange(&refusal, exchange).await;
+            }
+        }
         let mut avoid = Vec::new();
         let mut sends = 1;
         loop {

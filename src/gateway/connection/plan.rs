@@ -126,6 +126,7 @@ fn exchange(request: &Request<'_>, authority: &str, path: &str) -> Exchange {
         idempotent: request.is_idempotent(),
         expects: request.expects,
         identity: request.asks_identity(),
+        report: request.report(),
     }
 }
 

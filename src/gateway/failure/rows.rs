@@ -92,6 +92,10 @@ pub(super) const fn engine(fault: EngineFault) -> Row {
             "engine_exhausted",
             "this machine has no file descriptor, port or memory left for the Tor engine",
         ),
+        EngineFault::Account => {
+            let sentence = "the provider of this source refuses the account: GET /sources says why";
+            row(0x01, 503, OURS, "engine_account", sentence)
+        }
     }
 }
 
@@ -103,6 +107,8 @@ pub(super) const fn engine_pause(fault: EngineFault) -> Option<Duration> {
         EngineFault::NotReady | EngineFault::Middle | EngineFault::Busy => Some(Duration::from_secs(5)),
         // An engine tests a silent guard again after some seconds.
         EngineFault::FirstHop => Some(Duration::from_secs(10)),
+        // The source tries the account again every minute.
+        EngineFault::Account => Some(Duration::from_secs(60)),
         EngineFault::Lost | EngineFault::Protocol | EngineFault::Exhausted => None,
     }
 }

@@ -51,6 +51,8 @@ pub struct Exchange {
     pub expects: bool,
     /// True if the answer must contain the identity of the exit.
     pub identity: bool,
+    /// The client's report that the site refused the previous request. `None` if there is no report.
+    pub report: Option<Box<str>>,
 }
 
 impl Exchange {
@@ -396,6 +398,7 @@ mod tests {
             idempotent: true,
             expects: false,
             identity: false,
+            report: None,
         };
         let forwarder = |authorization: Option<&str>| Forwarder {
             origin: "http://web.test:8080".into(),

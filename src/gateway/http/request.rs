@@ -116,6 +116,11 @@ impl<'b> Request<'b> {
         self.fields.get("x-exitgate-identity").is_some_and(|field| field.value == b"1")
     }
 
+    /// Returns the field with which the client reports that the site refused the previous request.
+    pub fn report(&self) -> Option<Box<str>> {
+        self.fields.get("x-exitgate-report").map(|field| String::from_utf8_lossy(field.value).into())
+    }
+
     /// Returns the number in the field `Max-Forwards`. Returns `None` if the field is missing or has no meaning. The
     /// field has a meaning only for TRACE and OPTIONS (RFC 9110, section 7.6.2).
     pub fn hops_left(&self) -> Option<u64> {

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use super::super::failure::{AuthFault, Denial, Failure, Limited};
 use super::super::gate::{Caller, Refusal};
-use super::Parts;
+use super::{Parts, Wish};
 use crate::exit::load::InFlight;
 use crate::exit::{Exit, Source};
 use crate::limit::{Admission, Denied, Identity, KeyRefusal, Spend, Spent, subscriber};
@@ -66,20 +66,29 @@ impl AdmittedClient {
 
 /// Counts one open stream in the load of its exit. Dropping this value ends the count. The field is `None` for a stream
 /// without an exit.
-pub struct Lease(Option<(Arc<Exit>, InFlight)>);
+pub struct Lease {
+    of: Option<(Arc<Exit>, InFlight)>,
+    /// The meaning of the username, if the answers on this stream show whether the site refuses a source of the route.
+    /// This is so for plain HTTP and routes with sources in order.
+    wish: Option<Box<Wish>>,
+}
 
 impl Lease {
-    pub(super) fn new(exit: Arc<Exit>, flight: InFlight) -> Self {
-        Self(Some((exit, flight)))
+    pub(super) fn new(exit: Arc<Exit>, flight: InFlight, wish: Option<Box<Wish>>) -> Self {
+        Self { of: Some((exit, flight)), wish }
     }
 
     /// Returns a lease for a stream to an onion service. Such a stream has no exit.
     pub(super) fn without_exit() -> Self {
-        Self(None)
+        Self { of: None, wish: None }
     }
 
     pub(super) fn exit(&self) -> Option<&Arc<Exit>> {
-        self.0.as_ref().map(|(exit, _)| exit)
+        self.of.as_ref().map(|(exit, _)| exit)
+    }
+
+    pub(super) fn wish(&self) -> Option<&Wish> {
+        self.wish.as_deref()
     }
 }
 

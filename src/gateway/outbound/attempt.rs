@@ -16,8 +16,9 @@ use super::hedge::Race;
 use super::{Outbound, Wish};
 use crate::dial::{self, DialError, EngineFault, ExitFault, Stream};
 use crate::exit::load::{DialEffect, DialSpeed, InFlight};
-use crate::exit::{Exit, ExitId, Fingerprint, Moment};
+use crate::exit::{Exit, ExitId, Fingerprint, Moment, Source};
 use crate::route::choose::Plan;
+use crate::route::escalation::{self, Outcome};
 use crate::route::selector::Mode;
 use crate::route::{self, Isolation, Moved};
 use crate::tor::{BuildClass, Tor, Way};
@@ -94,10 +95,20 @@ impl From<Stream> for DialedStream {
 impl Outbound {
     /// Opens a stream before the deadline. The exits of the plan are tried first. The function dials at most as many
     /// exits as the request may still try.
-    pub(super) async fn dial(&self, attempt: Attempt<'_>, mut plan: Plan) -> Result<Opened<Lease>, Refusal> {
+    pub(super) async fn dial(&self, attempt: Attempt<'_>, plan: Plan) -> Result<Opened<Lease>, Refusal> {
         let most = self.terms.load().max_attempts.get() as usize;
-        let mut left = most.saturating_sub(attempt.request.avoid.len()).max(1);
-        let mut failed = Vec::new();
+        let left = most.saturating_sub(attempt.request.avoid.len()).max(1);
+        self.dial_exits(attempt, plan, Vec::new(), left).await
+    }
+
+    /// Dials at most `left` exits. `failed` are the exits with which this request has already failed.
+    async fn dial_exits(
+        &self,
+        attempt: Attempt<'_>,
+        mut plan: Plan,
+        mut failed: Vec<ExitId>,
+        mut left: usize,
+    ) -> Result<Opened<Lease>, Refusal> {
         let (began, mut retried) = (self.parts.state.now(), false);
         loop {
             plan.exits.truncate(left);
@@ -107,6 +118,12 @@ impl Outbound {
                 Err(failure) => failure,
             };
             left = left.saturating_sub(exits);
+            if error == EngineFault::Account.into() && left > 0 {
+                let refused: Vec<_> = plan.exits.iter().take(exits).map(|exit| exit.id().clone()).collect();
+                if let Some(opened) = Box::pin(self.dial_other_sources(&attempt, &plan, refused, &failed, left)).await {
+                    return opened;
+                }
+            }
             let again =
                 left > 0 && another_exit_may_help(&error, keeps_exit(attempt.wish)) && Instant::now() < attempt.by;
             // If the exit of a session served another stream since this request came, then only the circuit of this
@@ -119,12 +136,43 @@ impl Outbound {
             // The future of `next_exit` is boxed because most dials succeed without it, and the box makes the future of
             // every dial smaller.
             if !again || !Box::pin(self.next_exit(&attempt, &mut plan, &mut failed, (error, exits))).await {
+                let (host, source) = (&attempt.request.target.host, plan.first().id().source());
+                self.note_failed_dial(attempt.wish, host, source, &error);
                 let meters = Some(self.meters.of(attempt.wish.label()));
                 let refusal = Refusal { meters, moved: told_move(&plan), ..Failure::from(error).into() };
                 let retry_after = self.retry_after(&attempt, error).or(refusal.retry_after);
                 return Err(Refusal { retry_after, ..refusal });
             }
         }
+    }
+
+    /// Dials exits of the other sources, because the provider of the exits `refused` refuses the account. Returns `None` if
+    /// there are none that the request may use.
+    async fn dial_other_sources(
+        &self,
+        attempt: &Attempt<'_>,
+        plan: &Plan,
+        refused: Vec<ExitId>,
+        failed: &[ExitId],
+        left: usize,
+    ) -> Option<Result<Opened<Lease>, Refusal>> {
+        let is_refused = |source: &Source| refused.iter().any(|exit| exit.source() == *source);
+        let others: Arc<[Source]> =
+            attempt.wish.sources().iter().copied().filter(|source| !is_refused(source)).collect();
+        if others.is_empty() || attempt.wish.selector.mode == Mode::Strict {
+            return None;
+        }
+        let wish = attempt.wish.with_order(others);
+        let failed = [failed, &refused].concat();
+        let avoid = [attempt.request.avoid, &failed].concat();
+        let attempt = Attempt { wish: &wish, request: OpenRequest { avoid: &avoid, ..attempt.request }, ..*attempt };
+        let mut next = match self.decide(&attempt) {
+            Ok(next) => next,
+            Err(refusal) => self.wait_for_tests(&attempt, refusal, Self::decide).await.ok()?,
+        };
+        Self::check_sources(&attempt, &next).ok()?;
+        self.adopt(plan, &mut next).await;
+        Some(self.dial_exits(attempt, next, failed, left).await)
     }
 
     /// Removes the failed exits from the plan. If no exit is left in the plan and the route is not strict, a new plan
@@ -156,16 +204,21 @@ impl Outbound {
         if Self::check_sources(&attempt, &next).is_err() {
             return false;
         }
+        self.adopt(plan, &mut next).await;
+        *plan = next;
+        true
+    }
+
+    /// Prepares the plan `next` to replace the plan `before`.
+    async fn adopt(&self, before: &Plan, next: &mut Plan) {
         if !next.events.is_empty() {
             Box::pin(self.parts.state.make_durable(std::mem::take(&mut next.events))).await;
         }
         // The first plan may have moved the session. The exit before that move is the exit that the client used last.
-        if let (Some(before), Some(moved)) = (plan.moved.take(), &mut next.moved) {
-            moved.from = before.from;
+        if let (Some(before), Some(moved)) = (&before.moved, &mut next.moved) {
+            moved.from = before.from.clone();
         }
-        next.moved = next.moved.filter(|moved| moved.from != moved.to);
-        *plan = next;
-        true
+        next.moved = next.moved.take().filter(|moved| moved.from != moved.to);
     }
 
     /// Dials the first exit of the plan. If the first dial takes longer than 95 % of the dials through the faster one
@@ -334,6 +387,11 @@ impl Outbound {
         let DialedExit { exit, dialed: DialedStream { stream, first, forwarder, .. }, flight, .. } = dialed;
         let now = self.parts.state.now();
         route::choose::note_use(self.parts.state.memory(), wish, client.key(), &exit);
+        let escalates = escalation::applies(wish);
+        if escalates && !attempt.plain {
+            self.note_outcome(wish, &request.target.host, exit.id().source(), Outcome::Served);
+        }
+        let learns = (escalates && attempt.plain).then(|| Box::new((*wish).clone()));
         let country = exit.country();
         let facts = ExitFacts {
             exit: exit.id().clone(),
@@ -361,7 +419,7 @@ impl Outbound {
             keeps_exit: keeps_exit(wish) && matches!(exit.id(), ExitId::Tor(_) | ExitId::Own(_)),
             failed,
             attempts_left,
-            lease: Lease::new(exit, flight),
+            lease: Lease::new(exit, flight, learns),
         }
     }
 }

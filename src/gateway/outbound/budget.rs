@@ -132,11 +132,10 @@ impl Outbound {
             return plan;
         }
         // With `fallback`, exits of a later source are chosen only if the earlier sources are left out.
-        let sources = attempt.wish.policy.sources(&attempt.wish.selector);
+        let sources = attempt.wish.sources();
         let unspent = sources.iter().filter(|source| account.source_spent(source.as_str(), now()).is_none());
         let mut others = unspent.filter_map(|source| {
-            let mut wish = attempt.wish.clone();
-            (wish.selector.source, wish.selector.narrowed_source) = ((*source).into(), true);
+            let wish = attempt.wish.with_order([*source].into());
             decide(&Attempt { wish: &wish, ..*attempt }).ok()
         });
         others.next().unwrap_or(plan)

@@ -20,11 +20,12 @@ impl Outbound {
         lease: &Lease,
     ) -> Result<bool, Refusal> {
         self.check_target(target)?;
-        let wish = self.wish(caller, Some(client), Some((&target.host, Some(target.port))))?;
+        let mut wish = self.wish(caller, Some(client), Some((&target.host, Some(target.port))))?;
         if is_onion(target) {
             budget::permit_onion(client)?;
             return Ok(true);
         }
+        self.present_order(&mut wish, &target.host);
         let Some(exit) = lease.exit() else { return Ok(false) };
         let (state, plain) = (&self.parts.state, caller.protocol == Protocol::Http);
         let ask = route::Ask { wish: &wish, key: client.key(), target, now: state.now(), avoid: &[], plain };

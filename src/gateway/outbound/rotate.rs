@@ -235,14 +235,17 @@ impl Outbound {
         act(snapshot.view(), state.memory(), &Ask { wish, key, target: &target, now: state.now(), avoid, plain: false })
     }
 
-    /// Finds an exit by its fingerprint or by the address that sites see. Returns `None` if there is no such exit.
+    /// Finds an exit by its id or by the address that sites see. Returns `None` if there is no such exit.
     fn named(&self, text: &str) -> Option<ExitId> {
         let snapshot = self.parts.state.load();
         if let Ok(fingerprint) = text.parse() {
             return snapshot.catalog.get(&ExitId::Tor(fingerprint)).map(|exit| exit.id().clone());
         }
-        let ip = text.parse().ok()?;
-        snapshot.catalog.by_ip(ip).next().map(|exit| exit.id().clone())
+        match text.parse() {
+            Ok(ip) => snapshot.catalog.by_ip(ip).next().map(|exit| exit.id().clone()),
+            // The id of a proxy, as in `X-Exitgate-Exit`.
+            Err(_) => snapshot.catalog.iter().map(|exit| exit.id()).find(|id| id.to_string() == text).cloned(),
+        }
     }
 }
 

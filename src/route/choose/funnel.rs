@@ -90,7 +90,7 @@ impl Chooser<'_> {
     /// Counts the exits after the first filter steps: source, countries, AS.
     fn count_matching(&self) -> StepCounter {
         let (catalog, selector) = (self.view.catalog, self.need.selector);
-        let sources = self.need.policy.sources(selector);
+        let sources = self.ask.wish.sources();
         let mut filter = Filter { sources, countries: &CountrySet::ALL, asn: None, not_asn: &[], check: None };
         let mut left = catalog.matching(&filter);
         let mut steps = vec![(Step::Known, catalog.len())];

@@ -25,7 +25,14 @@ impl Chooser<'_> {
         let Some(exit) = self.view.catalog.get(id) else { return false };
         let is_good = exit.is_kept() && exit.known().verdict != Verdict::Bad;
         let v6_allowed = !self.v6 || self.need.policy.ipv6;
-        is_good && v6_allowed && self.may_keep(exit) && self.allows(exit) && !self.is_banned(exit)
+        // A username without session or pin uses the source with which its requests begin, as a new stream would.
+        let is_in_order = self.ask.wish.order.is_none() || self.sources.contains(&id.source());
+        is_good
+            && v6_allowed
+            && (is_in_order || !self.ask.wish.is_pooled())
+            && self.may_keep(exit)
+            && self.allows(exit)
+            && !self.is_banned(exit)
     }
 
     /// Returns true if the session or pin of this username still has the exit, or if there is neither.

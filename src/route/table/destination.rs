@@ -110,7 +110,7 @@ impl RouteTable {
         };
         let (entry, policy) = (Some(entry.clone()), route.policy.clone());
         let tokens = (!tokens.is_empty()).then(|| tokens.into());
-        Ok(Wish { entry, selector, scope, policy, pool, tokens, rules: Vec::new() })
+        Ok(Wish { entry, selector, scope, policy, pool, tokens, rules: Vec::new(), order: None })
     }
 
     /// Resolves the scope of a pin or session. A scope is a username, or `route:selector` if a rule of the route set

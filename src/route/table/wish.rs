@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{Entry, Route, RouteTable, RuleId};
-use crate::exit::Exit;
+use crate::exit::{Exit, Source};
 use crate::net::Host;
 use crate::route::OwnEngine;
 use crate::route::isolation::{self, Isolation, Tenant};
@@ -37,6 +37,9 @@ pub struct Wish {
     /// The rules that matched the target, in the order in which they were applied. Empty until
     /// [`RouteTable::for_target`] has applied rules.
     pub rules: Vec<RuleId>,
+    /// The sources that this request tries, in their order. `None` means the sources of the policy in the order of the
+    /// policy.
+    pub order: Option<Arc<[Source]>>,
 }
 
 impl Wish {
@@ -50,6 +53,16 @@ impl Wish {
     pub fn rule_text(&self) -> Option<Arc<str>> {
         let ids: Vec<_> = self.rules.iter().map(ToString::to_string).collect();
         (!ids.is_empty()).then(|| ids.join(">").into())
+    }
+
+    /// Returns the sources that this request tries, in their order.
+    pub fn sources(&self) -> &[Source] {
+        self.order.as_deref().unwrap_or_else(|| self.policy.sources(&self.selector))
+    }
+
+    /// Returns the same wish with other sources, or with another order of them.
+    pub fn with_order(&self, order: Arc<[Source]>) -> Self {
+        Self { order: Some(order), ..self.clone() }
     }
 
     /// Returns true if connections may use any exit of a pool, because there is neither a session nor a pin.
@@ -158,7 +171,7 @@ impl RouteTable {
         let pool = fewer.then(|| format!("{}:{}", route.name, selector.pooled()).into());
         let tokens = (!route.policy.rules.is_empty() && !behind.is_empty()).then(|| behind.into());
         let (entry, policy) = (Some(entry.clone()), route.policy.clone());
-        Ok(Wish { entry, policy, selector, scope, pool, tokens, rules: Vec::new() })
+        Ok(Wish { entry, policy, selector, scope, pool, tokens, rules: Vec::new(), order: None })
     }
 
     fn implicit(&self, selector: Selector) -> Wish {
@@ -166,6 +179,6 @@ impl RouteTable {
         let pooled = selector.pooled();
         let pool = if pooled == selector { scope.clone() } else { pooled.to_string().into() };
         let policy = self.defaults.clone();
-        Wish { entry: None, policy, selector, scope, pool: Some(pool), tokens: None, rules: Vec::new() }
+        Wish { entry: None, policy, selector, scope, pool: Some(pool), tokens: None, rules: Vec::new(), order: None }
     }
 }

@@ -3,6 +3,8 @@
 //! What such a proxy does with a login is a function of the test: it lets a client leave from an address, or answers with a
 //! refusal. Next: `upstream/provider.rs` (the gateways of providers, where each session has an address).
 
+mod provider;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +23,8 @@ use crate::public::mix;
 use crate::sandbox::Sandbox;
 use crate::web::CertificateAuthority;
 use crate::{Dns, layout};
+
+pub use self::provider::{Grammar, Provider, Standing};
 
 /// The longest request head that is read.
 const MAX_HEAD: usize = 16 * 1024;

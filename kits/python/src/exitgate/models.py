@@ -91,6 +91,7 @@ class Live(TypedDict):
     bytes_down: int
     rate_up: int
     rate_down: int
+    by_source: dict[str, dict[str, int]]
 
 
 class Urls(TypedDict):
@@ -163,6 +164,7 @@ class RouteOptions(TypedDict, total=False):
     ttl: str | int | None
     source: list[str] | None
     fallback: bool | None
+    escalate_for: str | int | None
     rules: list[Rule] | None
 
 

@@ -125,3 +125,40 @@ fn an_upstream_source_serves_under_its_name_and_in_its_place_of_the_list() {
     (0..4).for_each(|n| world.learn(n, |known| known.verdict = Verdict::Bad));
     assert_eq!(sources(&mut world, "dear-last"), ["acme"].into(), "the later source serves");
 }
+
+#[test]
+fn a_later_source_serves_while_the_site_bans_every_exit_of_the_earlier_one() {
+    let mut world = world();
+    let policy = Policy { fallback: true, ..listed(&[Source::Tor, Source::Public]) };
+    world.route("shop", "us", policy);
+    (0..3).for_each(|n| world.ban("shop.com", n, MINUTE));
+    let of = |world: &mut World, username: &str, to: &str| {
+        world.decide_to(username, to).map(|plan| plan.first().id().source()).map_err(|refusal| refusal.to_string())
+    };
+    for username in ["shop", "shop-rotate", "shop-session-a"] {
+        assert_eq!(of(&mut world, username, "shop.com:443"), Ok(Source::Tor), "one relay is left for {username}");
+    }
+    world.ban("shop.com", 3, MINUTE);
+    for username in ["shop", "shop-rotate", "shop-session-b"] {
+        assert_eq!(of(&mut world, username, "shop.com:443"), Ok(Source::Public), "{username}");
+        let other = username.replace("session-b", "session-c");
+        assert_eq!(of(&mut world, &other, "other.com:443"), Ok(Source::Tor), "{username}");
+    }
+    world.pass(MINUTE);
+    assert_eq!(of(&mut world, "shop", "shop.com:443"), Ok(Source::Tor));
+}
+
+#[test]
+fn the_order_of_a_request_replaces_that_of_the_policy() {
+    let mut world = world();
+    let policy = Policy { fallback: true, ..listed(&[Source::Tor, Source::Public]) };
+    world.route("shop", "us", policy);
+    let wish = world.wish("shop").with_order([Source::Public].into());
+    let target = target("shop.com:443");
+    let ask = Ask { wish: &wish, key: "", target: &target, now: world.now, avoid: &[], plain: false };
+    let view = View { catalog: &world.catalog, routes: &world.routes, bans: &world.bans };
+    let plan = decide(view, &world.memory, &ask, &mut world.rng).unwrap();
+    assert!(plan.exits.iter().all(|exit| exit.id().source() == Source::Public), "{plan:?}");
+    let may = |exit: &ExitId| may_serve_again(view, &world.memory, &ask, exit);
+    assert!(may(plan.first().id()) && !may(world.exit(0).id()));
+}
