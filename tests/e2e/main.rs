@@ -28,3 +28,4 @@ mod public;
 mod routes;
 mod siege;
 mod store;
+mod upgrade;

@@ -147,7 +147,7 @@ fn no_request_fails_while_the_gateway_is_restarted_under_load() {
 }
 
 #[test]
-fn a_socket_with_another_address_is_said_and_not_used() {
+fn a_socket_with_another_address_is_reported_and_not_used() {
     let folder = tempfile::tempdir().unwrap();
     let ((shared, proxy), (console, api)) = (listener(), listener());
     let everywhere = SocketAddr::new([0, 0, 0, 0].into(), proxy.port());
