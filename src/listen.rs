@@ -14,6 +14,8 @@
 //! connection, the loop skips this connection. If accepting fails because the process lacks a resource, the loop pauses
 //! (`listen/accept.rs`).
 //!
+//! The parent of the process may pass sockets that already listen (`listen/inherited.rs`).
+//!
 //! Connections continue after their port was closed, until they end or are cut (`listen/connection_set.rs`).
 //!
 //! Next: `gateway/connection.rs` handles the connections of the data path.
@@ -36,20 +38,24 @@ use crate::lifecycle::{Cut, Tasks};
 
 mod accept;
 mod connection_set;
+mod inherited;
 
 use accept::Acceptor;
 use connection_set::ConnectionSet;
+pub use inherited::{InheritError, Inherited};
 
 /// The maximum number of connections that may wait in the kernel's queue. The kernel also limits this number to
 /// `net.core.somaxconn` (4,096 by default).
 const BACKLOG: i32 = 4096;
 
 /// A port that is bound and does not listen: a connection to this port is refused. Dropping the reservation frees the
-/// port.
+/// port. An inherited socket is different: it listens already, and its parent keeps the port.
 #[derive(Debug)]
 pub struct Reservation {
     socket: Socket,
     addr: SocketAddr,
+    /// Marks an inherited socket as used. `None` if this process bound the socket.
+    lent: Option<Arc<()>>,
 }
 
 /// A port that accepts connections. Dropping the listener closes the port. Open connections are not ended.
@@ -108,7 +114,7 @@ impl Listener {
             other => other?,
         };
         let addr = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
-        Ok(Reservation { socket, addr })
+        Ok(Reservation { socket, addr, lent: None })
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -161,7 +167,7 @@ where
     H: Fn(Arrival) -> F + Send + Sync + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    let Reservation { socket, addr } = reservation;
+    let Reservation { socket, addr, lent } = reservation;
     // Accepted sockets inherit this option. With this option, the next run of the gateway can bind the port while old
     // connections are in TIME_WAIT.
     socket.set_reuse_address(true)?;
@@ -184,6 +190,7 @@ where
     let closed = listener.closed.clone().drop_guard();
     tasks.spawn("listener", async move {
         accept_loop.accept_until_closed(acceptor).await;
+        drop(lent);
         drop(closed); // the call above has dropped the acceptor, so the port is free
         accept_loop.wait_for_connections().await;
     });

@@ -18,7 +18,7 @@ use crate::gateway::meters::ListenerMeters;
 use crate::gateway::outbound::Outbound;
 use crate::lifecycle::Tasks;
 use crate::limit::target::Own;
-use crate::listen::{self, Arrival, Listener, Permits, Reservation};
+use crate::listen::{self, Arrival, Inherited, Listener, Permits, Reservation};
 use crate::route::policy::Auth;
 use crate::route::selector::RouteName;
 use crate::route::table::{Origin, Route};
@@ -30,6 +30,7 @@ pub struct Listeners {
     tasks: Tasks,
     own: Own,
     connections: Arc<ConnectionTable>,
+    inherited: Arc<Inherited>,
     shared: Vec<OpenPort>,
     routes: HashMap<RouteName, RoutePort>,
     /// The configuration whose settings a newly opened route port gets.
@@ -54,7 +55,13 @@ impl Listeners {
     pub fn new(outbound: Arc<Outbound>, permits: Permits, tasks: Tasks, own: Own, config: Config) -> Self {
         let (connections, shared, routes) = (Arc::default(), Vec::new(), HashMap::new());
         let needs_key = outbound.needs_key();
-        Self { outbound, permits, tasks, own, connections, shared, routes, config, needs_key }
+        let inherited = Arc::default();
+        Self { outbound, permits, tasks, own, connections, inherited, shared, routes, config, needs_key }
+    }
+
+    /// Uses these inherited sockets for ports that are opened from now on.
+    pub fn inherit(&mut self, inherited: Arc<Inherited>) {
+        self.inherited = inherited;
     }
 
     /// Returns the table of all client connections to these ports.
@@ -114,7 +121,7 @@ impl Listeners {
             let Some(addr) = address(config, route).filter(|_| !self.routes.contains_key(&route.name)) else {
                 continue;
             };
-            let reservation = match bound.remove(&addr).map_or_else(|| bind_route(route, addr), Ok) {
+            let reservation = match bound.remove(&addr).map_or_else(|| self.bind_route(route, addr), Ok) {
                 Ok(reservation) => reservation,
                 // The port of this route is taken. The worker in `admin/service.rs` tries to open it again later, and
                 // the other routes are opened now.
@@ -139,12 +146,12 @@ impl Listeners {
         let open: HashSet<SocketAddr> = self.routes.values().map(|open| open.port.listener.addr()).collect();
         let needed = routes.iter().filter(|route| route.origin == Origin::Config);
         let needed = needed.filter_map(|route| Some((route, address(config, route)?)));
-        needed.filter(|(_, addr)| !open.contains(addr)).map(|(route, addr)| bind_route(route, addr)).collect()
+        needed.filter(|(_, addr)| !open.contains(addr)).map(|(route, addr)| self.bind_route(route, addr)).collect()
     }
 
     /// Binds `port` on the address for the routes' own ports.
     pub(super) fn reserve_port(&self, port: u16) -> Result<Reservation, PortError> {
-        bind("a route of the API", SocketAddr::new(self.config.gateway.route_bind, port))
+        bind("a route of the API", SocketAddr::new(self.config.gateway.route_bind, port), &self.inherited)
     }
 
     /// Starts to listen on the reserved port of a route.
@@ -206,6 +213,10 @@ impl Listeners {
         }
     }
 
+    fn bind_route(&self, route: &Route, addr: SocketAddr) -> Result<Reservation, PortError> {
+        bind(&format!("routes[{}]", route.name), addr, &self.inherited)
+    }
+
     fn open(&self, reservation: Reservation, settings: ListenerConfig) -> Result<OpenPort, PortError> {
         let (addr, label) = (reservation.addr(), settings.label.clone());
         let (settings, outbound) = (Arc::new(ArcSwap::from_pointee(settings)), self.outbound.clone());
@@ -234,10 +245,6 @@ impl Listeners {
 /// Returns the address that a route listens on, or `None` if the route has no port.
 fn address(config: &Config, route: &Route) -> Option<SocketAddr> {
     Some(SocketAddr::new(config.gateway.route_bind, route.port?))
-}
-
-fn bind_route(route: &Route, addr: SocketAddr) -> Result<Reservation, PortError> {
-    bind(&format!("routes[{}]", route.name), addr)
 }
 
 fn shared_settings(

@@ -1,8 +1,9 @@
 //! Binds ports. The error says what the user should do.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
-use crate::listen::{Listener, Reservation};
+use crate::listen::{Inherited, Listener, Reservation};
 
 /// The error for a port that cannot be bound.
 #[derive(Debug, thiserror::Error)]
@@ -15,18 +16,23 @@ pub struct PortError {
     pub why: String,
 }
 
-/// Binds a port without listening on it yet. `what` is the configuration key or route that the error message shows.
-pub fn bind(what: &str, addr: SocketAddr) -> Result<Reservation, PortError> {
-    Listener::bind(addr).map_err(|error| {
-        let why = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
+/// Reserves a port: takes the inherited socket with this address, or else binds the port without listening on it yet.
+/// `what` is the configuration key or route that the error message shows.
+pub fn bind(what: &str, addr: SocketAddr, inherited: &Inherited) -> Result<Reservation, PortError> {
+    inherited.reserve(addr).unwrap_or_else(|| Listener::bind(addr)).map_err(|error| {
+        let why = match (error.kind(), inherited.same_port(addr)) {
+            (ErrorKind::AddrInUse, Some(other)) => format!(
+                "the port is in use; systemd passed a socket for {other}: write the same address into the socket unit \
+                 and into the configuration"
+            ),
+            (ErrorKind::AddrInUse, None) => {
                 "the port is in use by another program (or another exitgate); stop that, or choose another port"
                     .to_owned()
             }
-            std::io::ErrorKind::PermissionDenied => {
+            (ErrorKind::PermissionDenied, _) => {
                 "not permitted; choose a port from 1024 on, or give exitgate CAP_NET_BIND_SERVICE".to_owned()
             }
-            std::io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+            (ErrorKind::AddrNotAvailable, _) => "this machine has no such address".to_owned(),
             _ => error.to_string(),
         };
         PortError { what: what.to_owned(), addr, why }

@@ -10,6 +10,7 @@ use crate::api::ReloadRequest;
 use crate::config::Loaded;
 use crate::lifecycle::Ended;
 use crate::lifecycle::signals::{SignalRequest, Signals};
+use crate::listen::Inherited;
 use crate::telemetry::{self, Telemetry};
 
 /// How the gateway ended.
@@ -27,6 +28,11 @@ pub enum End {
 
 /// Runs the gateway until a signal stops it. `asked` is the `--config` of the command line, which a reload reads again.
 pub fn serve(loaded: Loaded, asked: Option<PathBuf>) -> End {
+    // First of all, because the process must still have one thread.
+    let inherited = match Inherited::take() {
+        Ok(inherited) => inherited,
+        Err(error) => return failed(&error, End::Unavailable),
+    };
     let telemetry = match telemetry::init(&wire::log_settings(&loaded.config.log)) {
         Ok(telemetry) => telemetry,
         Err(error) => return failed(&error, End::Unavailable),
@@ -36,7 +42,7 @@ pub fn serve(loaded: Loaded, asked: Option<PathBuf>) -> End {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error, End::Broken),
     };
-    let end = runtime.block_on(run(loaded, asked, telemetry));
+    let end = runtime.block_on(run(loaded, asked, telemetry, inherited));
     // A task that continues although it was told to end must not keep the process alive.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     end
@@ -50,7 +56,7 @@ fn failed(error: &dyn std::error::Error, end: End) -> End {
     end
 }
 
-async fn run(loaded: Loaded, asked: Option<PathBuf>, telemetry: Telemetry) -> End {
+async fn run(loaded: Loaded, asked: Option<PathBuf>, telemetry: Telemetry, inherited: Inherited) -> End {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return failed(&error, End::Broken),
@@ -58,7 +64,7 @@ async fn run(loaded: Loaded, asked: Option<PathBuf>, telemetry: Telemetry) -> En
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %loaded.origin, "exitgate starts");
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let (reloads, mut asked_reloads) = mpsc::channel::<ReloadRequest>(4);
-    let mut running = match wire::build(loaded.config, telemetry, reloads).await {
+    let mut running = match wire::build(loaded.config, telemetry, reloads, inherited).await {
         Ok(running) => running,
         Err(error) => {
             tracing::error!(%error, "exitgate could not start");

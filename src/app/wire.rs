@@ -43,7 +43,7 @@ use crate::gateway::outbound::{Outbound, Parts, RefusalReporter};
 use crate::lifecycle::{Ended, Lifecycle, Tasks};
 use crate::limit::Limits;
 use crate::limit::target::{OnlyTor, Own};
-use crate::listen::{Permits, Reservation};
+use crate::listen::{Inherited, Permits, Reservation};
 use crate::route::table::Origin;
 use crate::state::{Change, Clock, State};
 use crate::store::{self, Store};
@@ -88,13 +88,14 @@ pub async fn build(
     mut config: Config,
     telemetry: Telemetry,
     reloads: mpsc::Sender<ReloadRequest>,
+    inherited: Inherited,
 ) -> Result<Running, StartError> {
     let lifecycle = Lifecycle::new();
     let tasks = lifecycle.tasks();
     let telemetry = Arc::new(telemetry);
     secrets::make_data_dir(&config.data_dir)?;
     make_secrets(&mut config)?;
-    let ports = Ports::bind(&config)?;
+    let ports = Ports::bind(&config, &inherited)?;
     let cities = CityFile::start(&tasks, config.geo.mmdb.clone()).await;
     let geoip = settings::geoip(&config.tor, cities.identities(), config.geo.mmdb.is_some());
     let Stored { state, wished, store, sources, routes, ports: former, keys: stored_keys, key_usage, keys_lost } =
@@ -143,6 +144,8 @@ pub async fn build(
     }));
     let permits = Permits::new(settings::connections(&config.gateway, files::raise_limit()));
     let mut listeners = Listeners::new(outbound.clone(), permits, tasks.clone(), own.clone(), config.clone());
+    let inherited = Arc::new(inherited);
+    listeners.inherit(inherited.clone());
     let bound = Bound { gateway: addrs(&ports.gateway), api: addrs(&ports.api) };
     bound.api.iter().for_each(|addr| own.insert(*addr));
     ports.gateway.into_iter().try_for_each(|port| listeners.open_shared(port, &config))?;
@@ -169,7 +172,7 @@ pub async fn build(
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
     start_upkeep(&tasks, &telemetry, &state, &limits, &outbound);
     start_gauges(&tasks, &state, tor.clone(), readiness);
-    announce(&bound, &config);
+    announce(&bound, &config, &inherited.unused());
     Ok(Running {
         config,
         telemetry,
@@ -229,9 +232,9 @@ struct Ports {
 }
 
 impl Ports {
-    fn bind(config: &Config) -> Result<Self, StartError> {
+    fn bind(config: &Config, inherited: &Inherited) -> Result<Self, StartError> {
         let all = |what: &str, addrs: &[SocketAddr]| {
-            addrs.iter().map(|addr| admin::bind(what, *addr)).collect::<Result<Vec<_>, _>>()
+            addrs.iter().map(|addr| admin::bind(what, *addr, inherited)).collect::<Result<Vec<_>, _>>()
         };
         let gateway = all("gateway.listen", &config.gateway.listen)?;
         let api = all("api.listen", &config.api.listen)?;

@@ -105,6 +105,11 @@ impl Gateway {
         Self { child, ip, log }
     }
 
+    /// A gateway that the caller started on `bed`. Its log is the file `gateway.log` in the folder of the sandbox.
+    pub fn spawned(bed: &Testbed, child: Child) -> Self {
+        Self { child, ip: bed.sandbox.ip(200, 1), log: bed.sandbox.folder().join("gateway.log") }
+    }
+
     /// The shared port.
     pub fn addr(&self) -> SocketAddr {
         (self.ip, 1080).into()

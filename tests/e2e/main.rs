@@ -29,3 +29,4 @@ mod public;
 mod routes;
 mod siege;
 mod store;
+mod upgrade;

@@ -349,6 +349,16 @@ fn the_unit_waits_longer_than_a_drain_takes() {
 }
 
 #[test]
+fn the_socket_unit_has_the_addresses_of_the_defaults() {
+    let unit = fs::read_to_string("config/examples/exitgate.socket").unwrap();
+    let sockets: Vec<_> = unit.lines().filter_map(|line| line.strip_prefix("ListenStream=")).collect();
+    let Config { gateway, api, .. } = Config::default();
+    let listen: Vec<_> = gateway.listen.iter().chain(api.listen.iter()).map(ToString::to_string).collect();
+    assert_eq!(sockets, listen);
+    assert!(!unit.contains("\nAccept="), "exitgate accepts the connections itself");
+}
+
+#[test]
 fn a_file_is_found_where_it_should_be() {
     let asked = config::find(Some(Path::new("/x/y.toml")));
     assert_eq!(asked, Origin::File("/x/y.toml".into()));

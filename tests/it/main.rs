@@ -5,6 +5,7 @@ mod architecture;
 mod check;
 mod config;
 mod fuzz;
+mod inherited;
 mod keys;
 mod pointers;
 mod public;

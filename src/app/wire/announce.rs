@@ -12,10 +12,14 @@ pub(super) struct Bound {
     pub(super) api: Vec<SocketAddr>,
 }
 
-/// Logs the addresses that the gateway listens on, and an example command for the user to try.
-pub(super) fn announce(bound: &Bound, config: &Config) {
+/// Logs the addresses that the gateway listens on, and an example command for the user to try. `unused` are the addresses
+/// of inherited sockets that no setting listens on.
+pub(super) fn announce(bound: &Bound, config: &Config, unused: &[SocketAddr]) {
     let list = |addrs: &[SocketAddr]| addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     tracing::info!(gateway = list(&bound.gateway), api = list(&bound.api), routes = config.routes.len(), "listening");
+    for addr in unused {
+        tracing::warn!(%addr, "systemd passed a socket that no setting listens on; clients that connect to it get no answer");
+    }
     if let Some(line) = bound.gateway.first().and_then(|addr| line_to_try(*addr, config)) {
         tracing::info!("try: {line}");
     }
