@@ -15,11 +15,11 @@
 //!
 //! Next: `admin/spec.rs` (the fields of a route), `admin/service.rs` (the worker), `admin/listeners.rs` (the ports).
 
+mod bind_port;
 mod duration;
 mod error;
 pub mod keys;
 mod listeners;
-mod port;
 mod restore;
 mod rule_spec;
 mod service;
@@ -34,10 +34,10 @@ use arc_swap::{ArcSwap, Guard};
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
+pub use bind_port::{PortError, bind};
 pub use duration::{DurationOrNever, HumanDuration};
 pub use error::{BadField, RouteError};
 pub use listeners::Listeners;
-pub use port::{PortError, bind};
 pub use restore::restored;
 pub use rule_spec::RuleSpec;
 pub use spec::{RouteMode, RouteRules, RouteSpec};

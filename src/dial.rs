@@ -19,9 +19,9 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-mod address;
 pub mod direct;
 pub mod public;
+mod socks_address;
 pub mod tor;
 pub mod upstream;
 

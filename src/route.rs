@@ -16,10 +16,10 @@
 //! | `route/pin.rs`, `route/session.rs` | exits that strict routes and sessions keep |
 //! | `route/rules.rs`, `route/table/destination.rs` | rules by destination |
 //! | `route/ban.rs` | sites that refuse exits |
-//! | `route/explain.rs`, `route/refusal.rs` | why a username has its exits, or has no exit |
+//! | `route/explain.rs`, `route/no_plan.rs` | why a username has its exits, or has no exit |
 //! | `route/wanted.rs` | the circuits that Tor should keep ready |
 //!
-//! Next: [`crate::gateway`] chooses an exit for each connection. [`crate::tor`] keeps circuits for [`WantedExits`].
+//! Next: [`crate::gateway`] chooses an exit for each connection. [`crate::tor`] keeps circuits for [`CircuitDemand`].
 
 pub mod balance;
 pub mod ban;
@@ -37,11 +37,11 @@ mod isolate_by;
 mod isolation;
 mod lru;
 pub mod memory;
+pub mod no_plan;
 pub mod pin;
 pub mod pinned;
 pub mod policy;
 pub mod pool;
-pub mod refusal;
 pub mod refusal_detector;
 pub mod rules;
 pub mod selector;
@@ -59,9 +59,9 @@ pub use holder::{Holder, HolderRef};
 pub use isolate_by::IsolateBy;
 pub use isolation::{Isolation, Tenant};
 pub use memory::Memory;
+pub use no_plan::{NoPlan, Why};
 pub use policy::Policy;
 pub use pool::Pool;
-pub use refusal::{Refusal, Why};
 pub use selector::{Selector, Words};
 pub use table::{Route, RouteTable, Wish};
 pub use view::View;
@@ -75,12 +75,12 @@ use crate::exit::Fingerprint;
 /// builds and closes circuits to match the value. The type belongs to neither module, because `state` and `tor` must
 /// not depend on each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WantedExits {
+pub struct CircuitDemand {
     /// Exit → circuits to keep, for the engines (tor processes) that several routes share.
-    pub exits: BTreeMap<Fingerprint, WantedExit>,
+    pub exits: BTreeMap<Fingerprint, SpareCircuits>,
     /// Engine → exit → circuits to keep, for each route that has an engine of its own. Such a route has an entry even
     /// if the route wants no circuit now.
-    pub own: BTreeMap<OwnEngine, BTreeMap<Fingerprint, WantedExit>>,
+    pub own: BTreeMap<OwnEngine, BTreeMap<Fingerprint, SpareCircuits>>,
 }
 
 /// Identifies the engine (tor process) that only one route uses. The id is a hash of the route's name, which is the
@@ -102,7 +102,7 @@ pub enum Rank {
 
 /// How many circuits to one exit are wanted, and how long these circuits are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WantedExit {
+pub struct SpareCircuits {
     /// The number of circuits to keep ready in addition to those in use.
     pub spares: u8,
     /// How important the spare circuits are. If not all wanted spare circuits can be kept, those with the highest rank

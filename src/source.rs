@@ -8,13 +8,13 @@
 //! huge answer cannot fill the memory. Parsers open no connections. `source/fetch.rs` makes the requests.
 //! `source/poll.rs` decides when a request is made, and whether its answer is used.
 //!
-//! Next: `source/relays.rs` starts the sources of Tor relays; `source/onionoo.rs`, `source/exit_list.rs` and
+//! Next: `source/relay_sources.rs` starts the sources of Tor relays; `source/onionoo.rs`, `source/exit_list.rs` and
 //! `source/consensus.rs` are these sources; `source/merge.rs` merges their data into one list. `source/public.rs`
 //! starts and merges the lists of public proxies. `source/upstream.rs` reads lists of proxies of one's own.
 //!
 //! To add a source: write its parser ([`Parse`]) or its requests (the trait `Request` in `source/poll.rs`) in a new
 //! file of the folder `source`, add its settings to `config/schema.rs` and `config/source.rs`, and then, for Tor
-//! relays, start the source in `source/relays.rs`, pass its settings in `app/wire/exits.rs` and merge its data in
+//! relays, start the source in `source/relay_sources.rs`, pass its settings in `app/wire/exits.rs` and merge its data in
 //! `source/merge.rs`, or, for public proxies, start and merge the source in `source/public.rs`.
 //!
 //! [`Source`]: crate::store::Source
@@ -30,7 +30,7 @@ pub mod outward;
 pub mod poll;
 pub mod proxifly;
 pub mod public;
-pub mod relays;
+pub mod relay_sources;
 pub mod upstream;
 
 use time::PrimitiveDateTime;

@@ -33,7 +33,7 @@ use crate::route::memory::Memory;
 use crate::route::selector::RouteName;
 use crate::route::table::RouteTable;
 use crate::route::wanted::wanted;
-use crate::route::{Event, Policy, WantedExits, Words};
+use crate::route::{CircuitDemand, Event, Policy, Words};
 use crate::store::{Fault, Store, StoreError, Write};
 
 /// The time between two runs of the tick, which removes expired things and stores changes of sessions. Sessions live
@@ -92,7 +92,7 @@ struct Shared {
     store: Option<Store>,
     writer: Mutex<()>,
     revisions: watch::Sender<u64>,
-    wanted: watch::Sender<WantedExits>,
+    wanted: watch::Sender<CircuitDemand>,
     events: broadcast::Sender<Arc<Event>>,
     urgent: mpsc::Sender<ExitId>,
 }
@@ -148,7 +148,7 @@ impl State {
     }
 
     /// Returns a receiver of the exits for which Tor should keep circuits ready.
-    pub fn wanted(&self) -> watch::Receiver<WantedExits> {
+    pub fn wanted(&self) -> watch::Receiver<CircuitDemand> {
         self.shared.wanted.subscribe()
     }
 

@@ -9,7 +9,7 @@
 //!
 //! [`Tor`] is the handle to this room. A dial first gets a [`circuit::Lease`] from [`Tor`], the right to put one stream
 //! on one circuit. The dial then connects to the SOCKS port of the engine with a username that identifies the stream
-//! ([`stream`]). The circuits to keep ready are listed in [`WantedExits`], a plain value on a watch channel. This room
+//! ([`stream`]). The circuits to keep ready are listed in [`CircuitDemand`], a plain value on a watch channel. This room
 //! knows nothing about routes and pools of exits.
 //!
 //! The modules from the bottom up: [`reply`] (bytes to replies), [`event`] (replies to events), [`control`] (a control
@@ -28,7 +28,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::exit::Fingerprint;
 use crate::lifecycle::Tasks;
-use crate::route::{Isolation, OwnEngine, WantedExit, WantedExits};
+use crate::route::{CircuitDemand, Isolation, OwnEngine, SpareCircuits};
 
 pub mod circuit;
 pub mod control;
@@ -37,7 +37,6 @@ pub mod engine;
 mod engine_id;
 pub mod event;
 pub mod fault;
-mod fleet;
 pub mod guard;
 mod liveness;
 pub mod netdir;
@@ -48,6 +47,7 @@ mod queue;
 mod recommended;
 pub mod reply;
 pub mod settings;
+mod shared_state;
 mod spares;
 pub mod stream;
 pub mod torrc;
@@ -58,17 +58,17 @@ pub use circuit::{CircuitStatus, Lease, Way};
 pub use engine::{EngineState, EngineStatus};
 pub use engine_id::EngineId;
 pub use fault::{LeaseFault, StreamFault};
-pub use fleet::Alert;
 pub use preflight::{Preflight, PreflightError, preflight};
 pub use settings::{Attach, Settings};
+pub use shared_state::Alert;
 
 use circuit::pool::Key;
 use engine::Engine;
-use fleet::Fleet;
 use netdir::Netdir;
 pub use netdir::clients::Recommendation;
 use own::Owned;
 use path::{NoPath, Port};
+use shared_state::SharedState;
 use spares::Share;
 use stream::Username;
 
@@ -107,29 +107,29 @@ pub struct Caller {
 /// The handle to all engines. Cloning a handle is cheap.
 #[derive(Clone, Debug)]
 pub struct Tor {
-    fleet: Arc<Fleet>,
+    shared: Arc<SharedState>,
     engines: Arc<[Arc<Engine>]>,
     owned: Arc<Owned>,
 }
 
 impl Tor {
     /// Starts the engines in the background and returns immediately.
-    pub fn start(settings: Settings, tasks: Tasks, wanted: watch::Receiver<WantedExits>) -> Self {
+    pub fn start(settings: Settings, tasks: Tasks, wanted: watch::Receiver<CircuitDemand>) -> Self {
         let (started, attach) = (settings.started_engines(), settings.attach.clone());
-        let fleet = Arc::new(Fleet::new(settings, tasks.clone()));
+        let shared = Arc::new(SharedState::new(settings, tasks.clone()));
         let attached = attach.into_iter().flat_map(Attach::engines);
         let kinds = (0..started).map(|_| None).chain(attached.map(Some));
         // An engine's id is one byte, so there are at most 256 engines. More would be a mistake anyway, because each
         // engine enters the Tor network through a guard of its own.
         let engines: Arc<[_]> = (0..=u8::MAX)
             .zip(kinds)
-            .map(|(id, attach)| Arc::new(Engine::new(EngineId(id), attach, fleet.clone())))
+            .map(|(id, attach)| Arc::new(Engine::new(EngineId(id), attach, shared.clone())))
             .collect();
         for engine in engines.iter() {
             tasks.spawn("engine", engine::run(engine.clone()));
         }
         let owned = Arc::new(Owned::new(engines.len()));
-        let tor = Self { fleet, engines, owned };
+        let tor = Self { shared, engines, owned };
         tasks.spawn("spares", tor.clone().reconcile(wanted, tasks.clone()));
         tor
     }
@@ -142,7 +142,7 @@ impl Tor {
 
     /// Returns a counter that grows when the state of any engine changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
-        self.fleet.changes.subscribe()
+        self.shared.changes.subscribe()
     }
 
     /// Returns true if at least one engine is usable and its guard is not known to be silent. Otherwise a request for a
@@ -154,18 +154,18 @@ impl Tor {
     /// Returns true while the guard (the first relay of all circuits) of at least one engine answers. While no guard
     /// answers, a failed connection says nothing about an exit.
     pub fn first_hop_proven(&self) -> bool {
-        self.fleet.liveness().is_proven()
+        self.shared.liveness().is_proven()
     }
 
     /// Subscribes to the alerts for the operator.
     #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]
     pub fn alerts(&self) -> broadcast::Receiver<Alert> {
-        self.fleet.alerts.subscribe()
+        self.shared.alerts.subscribe()
     }
 
     /// Returns the newest directory that any engine has.
     pub fn directory(&self) -> watch::Receiver<Option<Arc<Netdir>>> {
-        self.fleet.directory.subscribe()
+        self.shared.directory.subscribe()
     }
 
     /// Returns the status of every circuit of every engine.
@@ -206,7 +206,7 @@ impl Tor {
     pub async fn reload(&self, settings: Settings) -> Result<Vec<&'static str>, PreflightError> {
         let settings = settings.without_missing().await;
         preflight(&settings).await?;
-        let old = self.fleet.settings.load_full();
+        let old = self.shared.settings.load_full();
         let changed = [
             ("tor.binary", old.binary != settings.binary),
             ("tor.engines", old.started_engines() != settings.started_engines()),
@@ -216,9 +216,9 @@ impl Tor {
         let restart = changed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
         let (binary, engines) = (old.binary.clone(), old.engines);
         let (data_dir, attach) = (old.data_dir.clone(), old.attach.clone());
-        self.fleet.settings.store(Arc::new(Settings { binary, engines, data_dir, attach, ..settings }));
+        self.shared.settings.store(Arc::new(Settings { binary, engines, data_dir, attach, ..settings }));
         self.all().iter().for_each(|engine| engine.reload());
-        self.fleet.changed(); // the number of spares may have changed
+        self.shared.changed(); // the number of spares may have changed
         Ok(restart)
     }
 
@@ -232,7 +232,7 @@ impl Tor {
         failed: Option<EngineId>,
         deadline: Instant,
     ) -> Result<Lease, LeaseFault> {
-        let listed = self.fleet.netdir().map_or(Ok(()), |dir| path::exit(&dir, &way.exit, port).map(drop));
+        let listed = self.shared.netdir().map_or(Ok(()), |dir| path::exit(&dir, &way.exit, port).map(drop));
         if let Err(why) = listed
             && why != NoPath::ExitUnknown
         {
@@ -294,7 +294,7 @@ impl Tor {
     /// Returns the engines that may carry a stream with the requirements `way`.
     async fn engines_for(&self, way: Way, deadline: Instant) -> Result<Vec<Arc<Engine>>, LeaseFault> {
         let Some(own) = way.own else { return self.usable(way, deadline).await };
-        let engine = self.owned.get(own, &self.fleet);
+        let engine = self.owned.get(own, &self.shared);
         let until = deadline.min(Instant::now() + READY_WAIT);
         let mut state = engine.state();
         let ready = async { state.wait_for(EngineState::usable).await.is_ok() };
@@ -337,7 +337,7 @@ impl Tor {
     }
 
     /// Keeps the wanted spare circuits ready. Half of an exit's spares are on one engine, half on another.
-    fn reconcile(self, mut wanted: watch::Receiver<WantedExits>, tasks: Tasks) -> impl Future<Output = ()> + Send {
+    fn reconcile(self, mut wanted: watch::Receiver<CircuitDemand>, tasks: Tasks) -> impl Future<Output = ()> + Send {
         let mut changes = self.changes();
         async move {
             loop {
@@ -353,13 +353,13 @@ impl Tor {
         }
     }
 
-    fn spread(&self, wanted: &WantedExits) {
+    fn spread(&self, wanted: &CircuitDemand) {
         let mut shares: BTreeMap<EngineId, Vec<Share>> = BTreeMap::new();
-        let settings = self.fleet.settings.load();
-        let share = |exit: &Fingerprint, want: &WantedExit| Share::new(*exit, want, settings.spare_circuits);
-        self.owned.follow(wanted, &self.fleet);
+        let settings = self.shared.settings.load();
+        let share = |exit: &Fingerprint, want: &SpareCircuits| Share::new(*exit, want, settings.spare_circuits);
+        self.owned.follow(wanted, &self.shared);
         for (own, exits) in &wanted.own {
-            let engine = self.owned.get(*own, &self.fleet).id();
+            let engine = self.owned.get(*own, &self.shared).id();
             shares.insert(engine, exits.iter().map(|(exit, want)| share(exit, want)).collect());
         }
         for (exit, want) in &wanted.exits {

@@ -1,6 +1,6 @@
 //! The reasons why an order to create, change or close a route is refused.
 
-use crate::route::refusal::Funnel;
+use crate::route::no_plan::Funnel;
 
 /// The error for a field of a spec that has a wrong value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -260,13 +260,7 @@ impl KeyAdmin {
         self.complete(async move { admin.delete_now(&name, cut, open, versions.as_deref()).await }).await
     }
 
-    async fn delete_now(
-        &self,
-        name: &str,
-        cut: bool,
-        open: bool,
-        versions: Option<&[String]>,
-    ) -> Result<(), KeyError> {
+    async fn delete_now(&self, name: &str, cut: bool, open: bool, versions: Option<&[String]>) -> Result<(), KeyError> {
         let _one_at_a_time = self.0.digester.lock().await;
         let created = self.own(name).await?.created;
         self.expect(name, versions)?;

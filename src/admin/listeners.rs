@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio_rustls::TlsAcceptor;
 
-use super::port::{PortError, bind};
+use super::bind_port::{PortError, bind};
 use crate::config::{Config, Tls};
 use crate::gateway::connection;
 use crate::gateway::connection_table::ConnectionTable;

@@ -22,7 +22,7 @@ use crate::exit::{Exit, Moment, Source, Verdict};
 use crate::lifecycle::Tasks;
 use crate::listen::Reservation;
 use crate::net::{Host, Target};
-use crate::route::refusal::{Funnel, Step};
+use crate::route::no_plan::{Funnel, Step};
 use crate::route::rules::{Action, Rules, circle};
 use crate::route::selector::RouteName;
 use crate::route::table::{Clash, Entry, Origin, Route};

@@ -15,7 +15,7 @@ use super::timestamp::Timestamp;
 use crate::admin::no_exit_reason;
 use crate::exit::{ExitId, Moment};
 use crate::net::{Host, Target};
-use crate::route::refusal::Funnel;
+use crate::route::no_plan::Funnel;
 use crate::route::table::{RuleId, Wish};
 use crate::route::{self, Ask, Memory};
 use crate::state::Snapshot;

@@ -3,14 +3,14 @@
 //!
 //! The handlers translate between HTTP and [`crate::admin`], which validates, creates, changes and closes routes.
 //!
-//! Next: `routes/view.rs` (how a route is shown), `routes/rotation.rs` (rotate, report, last), `routes/refusal.rs` (how
+//! Next: `routes/view.rs` (how a route is shown), `routes/rotation.rs` (rotate, report, last), `routes/error.rs` (how
 //! errors of `admin` become HTTP answers).
 
+mod error;
 mod examples;
 mod host;
 mod owner;
 pub(super) mod pac;
-mod refusal;
 pub(super) mod rotation;
 mod view;
 
@@ -21,7 +21,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use self::view::{Batch, Proxies, Proxy, RouteView};
+use self::view::{Batch, Proxies, Proxy, RouteViewData};
 use super::Wiring;
 use super::error::{ApiError, Problem};
 use super::etag::tagged;
@@ -140,7 +140,7 @@ pub(super) async fn create(
     let spec = RouteSpec::read(&fields)?;
     let several = spec.count.is_some();
     let Created { names, new } = wiring.routes.create(spec).await?;
-    let view = RouteView::new(&wiring, &headers);
+    let view = RouteViewData::new(&wiring, &headers);
     let entries: Vec<_> = names.iter().filter_map(|name| view.get(name.as_str())).collect();
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
     if format == Some(Format::Env) {
@@ -155,7 +155,7 @@ pub(super) async fn create(
     }
 }
 
-fn env(view: &RouteView, entries: &[&Entry]) -> Response {
+fn env(view: &RouteViewData, entries: &[&Entry]) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], view.env(entries)).into_response()
 }
 
@@ -168,7 +168,7 @@ pub(super) async fn list(
     extract::Params(page): extract::Params<Page>,
 ) -> Result<Response, ApiError> {
     let limit = extract::limit(page.limit)?;
-    tagged(&headers, &RouteView::new(&wiring, &headers).page(&page, limit))
+    tagged(&headers, &RouteViewData::new(&wiring, &headers).page(&page, limit))
 }
 
 /// One route, by name or port.
@@ -181,7 +181,7 @@ pub(super) async fn one(
     Named(name): Named,
     extract::Params(FormatQuery { format }): extract::Params<FormatQuery>,
 ) -> Result<Response, ApiError> {
-    let view = RouteView::new(&wiring, &headers);
+    let view = RouteViewData::new(&wiring, &headers);
     let entry = find(&view.snapshot, &name)?;
     if format == Some(Format::Env) {
         return Ok(env(&view, &[entry]));
@@ -202,7 +202,7 @@ pub(super) async fn change(
 ) -> Result<Response, ApiError> {
     let name = find(&wiring.state.snapshot(), &name)?.route.name.to_string();
     let name = wiring.routes.change(name, patch).await?;
-    let view = RouteView::new(&wiring, &headers);
+    let view = RouteViewData::new(&wiring, &headers);
     let entry = find(&view.snapshot, name.as_str())?;
     Ok(Json(view.whole(entry)).into_response())
 }

@@ -17,9 +17,9 @@
 mod bits;
 mod draw;
 mod edit;
-#[cfg(test)]
-pub(crate) mod lookups;
 mod ports;
+#[cfg(test)]
+pub(crate) mod scan_count;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -143,7 +143,7 @@ impl Catalog {
 
     pub fn at(&self, slot: Slot) -> Option<&Arc<Exit>> {
         #[cfg(test)]
-        lookups::count();
+        scan_count::count();
         self.chunks.get(slot.0 as usize / CHUNK)?.get(slot.0 as usize % CHUNK)?.as_ref()
     }
 
@@ -157,7 +157,7 @@ impl Catalog {
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Exit>> {
         let all = self.chunks.iter().flat_map(|chunk| chunk.iter().flatten());
         #[cfg(test)]
-        let all = all.inspect(|_| lookups::count());
+        let all = all.inspect(|_| scan_count::count());
         all
     }
 

@@ -12,7 +12,7 @@ pub mod answer;
 pub mod auth;
 pub mod body;
 pub mod builtin;
-mod carry;
+mod exchange_state;
 pub mod forward;
 pub mod framing;
 pub mod head;

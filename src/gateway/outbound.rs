@@ -23,6 +23,7 @@ mod hedge;
 mod kept;
 mod look_up;
 mod onion;
+mod permitted_route;
 mod public;
 mod queue;
 mod refusal_reporter;
@@ -30,7 +31,6 @@ mod report_header;
 pub mod rotate;
 mod route_meters;
 mod upstream;
-mod wish;
 
 use std::future::Future;
 use std::num::NonZeroU32;
@@ -178,18 +178,18 @@ impl Outbound {
     }
 
     /// Chooses the exits for one request from the present snapshot.
-    fn decide(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::Refusal>> {
+    fn decide(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::NoPlan>> {
         let plan = self.decide_once(attempt)?;
         Ok(self.without_spent_sources(attempt, plan, |attempt| self.decide_once(attempt)))
     }
 
-    fn decide_once(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::Refusal>> {
+    fn decide_once(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::NoPlan>> {
         let state = &self.parts.state;
         decide(state.load().view(), state.memory(), &attempt.question(state.now()), &mut rand::rng())
     }
 
     /// Chooses the exits for one look-up of a name from the present snapshot.
-    fn decide_look_up(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::Refusal>> {
+    fn decide_look_up(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::NoPlan>> {
         let state = &self.parts.state;
         decide_look_up(state.load().view(), state.memory(), &attempt.question(state.now()), &mut rand::rng())
     }
@@ -200,8 +200,8 @@ impl Outbound {
     async fn wait_for_tests(
         &self,
         attempt: &Attempt<'_>,
-        refusal: Box<route::Refusal>,
-        decide: fn(&Self, &Attempt<'_>) -> Result<Plan, Box<route::Refusal>>,
+        refusal: Box<route::NoPlan>,
+        decide: fn(&Self, &Attempt<'_>) -> Result<Plan, Box<route::NoPlan>>,
     ) -> Result<Plan, Refusal> {
         let state = &self.parts.state;
         if !self.may_be_served_soon(&refusal, attempt.wish) {
@@ -227,7 +227,7 @@ impl Outbound {
 
     /// Returns true if a request that was refused may be served after a while, because nobody has tested the exits yet,
     /// because tor has not read its directory yet, or because the gateway of a provider makes an exit for the request.
-    fn may_be_served_soon(&self, refusal: &route::Refusal, wish: &Wish) -> bool {
+    fn may_be_served_soon(&self, refusal: &route::NoPlan, wish: &Wish) -> bool {
         let makes = || {
             let unmet = matches!(
                 refusal.why,
@@ -244,7 +244,7 @@ impl Outbound {
 
     /// Converts a refusal by the module `route` into a refusal for the client. The detail of the refusal says how many
     /// exits are left after each filter step.
-    fn refused(&self, refusal: &route::Refusal, wish: &Wish) -> Refusal {
+    fn refused(&self, refusal: &route::NoPlan, wish: &Wish) -> Refusal {
         let failure = match &refusal.why {
             Why::NoneKnown | Why::NoneMatch => NoExit::NoneMatch,
             Why::PinDown { .. } | Why::PinPort { .. } => NoExit::PinDown,

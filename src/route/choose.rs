@@ -12,7 +12,7 @@
 //!
 //! Sometimes these exits cannot serve, for example because they refuse the port, or because a pin is new. The set of
 //! all suitable exits is then computed from sets that the catalog keeps, and a sample of this set is examined. If a
-//! connection is refused, the counts in the refusal also come from the catalog's sets. `choose/lookups.rs` tests this:
+//! connection is refused, the counts in the refusal also come from the catalog's sets. `choose/scan_count.rs` tests this:
 //! it counts the exits that the choice for each kind of username looks at.
 //!
 //! Next: `choose/free.rs` (flexible and rotate), `choose/sticky.rs` (sessions), `choose/strict.rs` (pins),
@@ -37,8 +37,8 @@ pub use rotate::{Rotated, Successor, succeed, successor};
 use super::ban::SiteBans;
 use super::holder::HolderRef;
 use super::memory::Memory;
+use super::no_plan::{NoPlan, Why};
 use super::pool::{self, Need, Pool};
-use super::refusal::{Refusal, Why};
 use super::selector::Mode;
 use super::table::Wish;
 use super::view::View;
@@ -87,7 +87,7 @@ pub fn decide<R: Rng + ?Sized>(
     memory: &Memory,
     ask: &Ask<'_>,
     rng: &mut R,
-) -> Result<Plan, Box<Refusal>> {
+) -> Result<Plan, Box<NoPlan>> {
     let plan = Chooser::new(view, memory, ask).plan(rng)?;
     note_use(memory, ask.wish, ask.key, plan.first());
     Ok(plan)
@@ -103,7 +103,7 @@ pub fn decide_look_up<R: Rng + ?Sized>(
     memory: &Memory,
     ask: &Ask<'_>,
     rng: &mut R,
-) -> Result<Plan, Box<Refusal>> {
+) -> Result<Plan, Box<NoPlan>> {
     let chooser = Chooser::new(view, memory, ask);
     if ask.wish.is_pooled() && chooser.sources.len() > 1 && chooser.sources.contains(&Source::Tor) {
         let relays = Chooser { sources: &[Source::Tor], ..chooser };
@@ -156,7 +156,7 @@ impl<'a> Chooser<'a> {
         wish.sources().chunks(1).find(serves).map_or(chooser, |sources| Self { sources, ..chooser })
     }
 
-    fn plan<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<Refusal>> {
+    fn plan<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<NoPlan>> {
         let wish = self.ask.wish;
         if let Some(entry) = &wish.entry {
             entry.touch(self.ask.now);
@@ -282,6 +282,6 @@ impl<'a> Chooser<'a> {
 }
 
 #[cfg(test)]
-mod lookups;
+mod scan_count;
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,8 @@
 use super::choose::{Ask, Chooser};
 use super::escalation::Escalated;
 use super::memory::Memory;
+use super::no_plan::{Funnel, Why};
 use super::pinned::Pinned;
-use super::refusal::{Funnel, Why};
 use super::selector::Mode;
 use super::view::View;
 use crate::exit::ExitId;

@@ -11,8 +11,8 @@ use rand::rngs::SmallRng;
 use super::choose::{Ask, Plan, Rotated, Successor, decide, succeed, successor};
 use super::explain::{Explanation, explain};
 use super::memory::{Bounds, Memory};
+use super::no_plan::NoPlan;
 use super::policy::Policy;
-use super::refusal::Refusal;
 use super::selector::{RouteName, Selector, Words};
 use super::table::{Origin, Route, RouteTable, Wish};
 use super::view::View;
@@ -216,11 +216,11 @@ impl World {
         act(view, &self.memory, &ask, &mut self.rng)
     }
 
-    pub(super) fn decide_to(&mut self, username: &str, to: &str) -> Result<Plan, Box<Refusal>> {
+    pub(super) fn decide_to(&mut self, username: &str, to: &str) -> Result<Plan, Box<NoPlan>> {
         self.ask(username, to, decide)
     }
 
-    pub(super) fn decide(&mut self, username: &str) -> Result<Plan, Box<Refusal>> {
+    pub(super) fn decide(&mut self, username: &str) -> Result<Plan, Box<NoPlan>> {
         self.decide_to(username, "shop.com:443")
     }
 
@@ -240,7 +240,7 @@ impl World {
         })
     }
 
-    pub(super) fn rotate(&mut self, username: &str) -> Result<(Successor, Rotated), Box<Refusal>> {
+    pub(super) fn rotate(&mut self, username: &str) -> Result<(Successor, Rotated), Box<NoPlan>> {
         self.ask(username, "shop.com:443", |view, memory, ask, rng| {
             let next = successor(view, memory, ask, rng)?;
             let rotated = succeed(view, memory, ask, &next).expect("no other rotation interferes");

@@ -4,7 +4,7 @@
 //! new edition of the table. Most changes concern one route of thousands, or none. So a pool is filled again only if
 //! the catalog of exits has changed, if its route has changed, or if the route is due to exchange its exits.
 //!
-//! Next: `route/table/wish.rs` (the meaning of a username), `route/table/destination.rs` (rules by destination),
+//! Next: `route/table/username.rs` (the meaning of a username), `route/table/destination.rs` (rules by destination),
 //! `route/implicit.rs` (usernames that contain no route name),
 //! `route/choose.rs` (the exits for a [`Wish`]).
 
@@ -20,10 +20,10 @@ use super::selector::{RouteName, Selector, Words};
 use crate::exit::{Catalog, Moment};
 
 mod destination;
-mod wish;
+mod username;
 
 pub use destination::{RuleId, RuleRefusal, WhyRule};
-pub use wish::{IMPLICIT, Wish};
+pub use username::{IMPLICIT, Wish};
 
 /// A named route: a selector with a name, a port and a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use super::policy::Policy;
 use super::pool::Pool;
 use super::selector::Mode;
 use super::view::View;
-use super::{OwnEngine, Rank, WantedExit, WantedExits};
+use super::{CircuitDemand, OwnEngine, Rank, SpareCircuits};
 use crate::exit::{Catalog, ExitId, Fingerprint, Moment};
 
 /// A route, pin or exit counts as used lately if its last use was within this time. A route counts as new for this time
@@ -34,8 +34,8 @@ pub const SPARES: u8 = 2;
 const MOST: u8 = 4;
 
 /// Returns the circuits that pools and pins need now.
-pub fn wanted(view: View<'_>, memory: &Memory, now: Moment) -> WantedExits {
-    let mut wanted = WantedExits::default();
+pub fn wanted(view: View<'_>, memory: &Memory, now: Moment) -> CircuitDemand {
+    let mut wanted = CircuitDemand::default();
     let lately = |used: Moment| now.since(used) < LATELY;
     let look = Look { catalog: view.catalog, now };
     for entry in view.routes.iter() {
@@ -64,14 +64,14 @@ pub fn wanted(view: View<'_>, memory: &Memory, now: Moment) -> WantedExits {
             None => continue,
         };
         let own = route_of(&pin.holder.scope).and_then(|entry| entry.route.own_engine());
-        add(wanted.of(own), &pin.to.exit, WantedExit { spares, rank, hops: policy.hops });
+        add(wanted.of(own), &pin.to.exit, SpareCircuits { spares, rank, hops: policy.hops });
     }
     wanted
 }
 
-type Exits = BTreeMap<Fingerprint, WantedExit>;
+type Exits = BTreeMap<Fingerprint, SpareCircuits>;
 
-impl WantedExits {
+impl CircuitDemand {
     fn of(&mut self, own: Option<OwnEngine>) -> &mut Exits {
         match own {
             Some(own) => self.own.entry(own).or_default(),
@@ -104,19 +104,19 @@ impl Look<'_> {
                 false if at == 0 && used => (1, Rank::First),
                 false => (u8::from(at == 0 && new), Rank::Fresh),
             };
-            add(exits, member.id(), WantedExit { spares, rank, hops: policy.hops });
+            add(exits, member.id(), SpareCircuits { spares, rank, hops: policy.hops });
         }
     }
 }
 
 /// Adds the spare circuits that one route wants to an exit. If routes want different circuit lengths, the longer length
 /// is kept, because it is good for both.
-fn add(exits: &mut Exits, exit: &ExitId, want: WantedExit) {
+fn add(exits: &mut Exits, exit: &ExitId, want: SpareCircuits) {
     let ExitId::Tor(relay) = exit else { return };
     if want.spares == 0 {
         return;
     }
-    let wanted = exits.entry(*relay).or_insert(WantedExit { spares: 0, ..want });
+    let wanted = exits.entry(*relay).or_insert(SpareCircuits { spares: 0, ..want });
     wanted.spares = (wanted.spares + want.spares).min(MOST);
     wanted.rank = wanted.rank.max(want.rank);
     wanted.hops = wanted.hops.max(want.hops);
@@ -131,7 +131,7 @@ mod tests {
 
     fn spares(world: &World) -> BTreeMap<u16, (u8, Rank)> {
         let wanted = wanted(world.view(), &world.memory, world.now);
-        let of = |(relay, exit): (Fingerprint, WantedExit)| (number(&ExitId::Tor(relay)), (exit.spares, exit.rank));
+        let of = |(relay, exit): (Fingerprint, SpareCircuits)| (number(&ExitId::Tor(relay)), (exit.spares, exit.rank));
         wanted.exits.into_iter().map(of).collect()
     }
 

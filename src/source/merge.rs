@@ -24,7 +24,7 @@
 //! next one. Sessions and pins must not move to another exit because a relay is absent for an hour. tor builds no new
 //! circuits to an absent relay, but open circuits to the relay continue.
 //!
-//! Next: `source/relays.rs` passes the data to this file, and applies the merged list to [`crate::state`].
+//! Next: `source/relay_sources.rs` passes the data to this file, and applies the merged list to [`crate::state`].
 
 use std::net::IpAddr;
 use std::sync::Arc;

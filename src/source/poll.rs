@@ -5,7 +5,7 @@
 //! stays in use. All decisions are pure functions of the source's status and the time ([`evaluate`], [`check`],
 //! [`pause`], [`due`]). A short loop makes the requests and calls these functions.
 //!
-//! Next: `source/relays.rs` and `source/public.rs` start these loops and receive the updates.
+//! Next: `source/relay_sources.rs` and `source/public.rs` start these loops and receive the updates.
 
 use std::future::Future;
 use std::marker::PhantomData;

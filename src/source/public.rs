@@ -40,7 +40,7 @@ const COLLECT: Duration = Duration::from_secs(5);
 pub const GIVEN_UP: usize = 4096;
 
 /// What the workers of the lists of public proxies need.
-pub struct Publics<C> {
+pub struct PublicListInputs<C> {
     /// The settings of ProxiFly and of the other lists.
     pub sources: config::Sources,
     pub bounds: Bounds,
@@ -58,7 +58,7 @@ pub struct Publics<C> {
     pub given_up: mpsc::Receiver<ExitId>,
 }
 
-impl<C: Connect> Publics<C> {
+impl<C: Connect> PublicListInputs<C> {
     /// Starts one worker for each list, and the merger, which makes one list of all of them. The workers and the merger
     /// run until shutdown.
     pub fn start(self, tasks: &Tasks) -> Sources {

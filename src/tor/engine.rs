@@ -35,11 +35,11 @@ use tokio_util::sync::CancellationToken;
 use super::circuit::pool::{Counts, View};
 use super::control::{Addr, Control};
 use super::engine_id::EngineId;
-use super::fleet::Fleet;
 use super::guard::{GuardState, Reachable};
 use super::netdir::Rules;
 use super::netdir::clients::Recommendation;
 use super::settings::Attach;
+use super::shared_state::SharedState;
 use super::stream::Streams;
 use super::version::Version;
 use crate::exit::Fingerprint;
@@ -177,7 +177,7 @@ pub struct Engine {
     attach: Option<Attach>,
     /// The route that this engine belongs to. `None` if many routes share this engine.
     own: Option<OwnEngine>,
-    fleet: Arc<Fleet>,
+    shared: Arc<SharedState>,
     state: watch::Sender<EngineState>,
     live: ArcSwapOption<Live>,
     circuits: Mutex<Circuits>,
@@ -204,15 +204,15 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    pub(super) fn new(id: EngineId, attach: Option<Attach>, fleet: Arc<Fleet>) -> Self {
-        let circuits = Mutex::new(Circuits::new(fleet.limits()));
+    pub(super) fn new(id: EngineId, attach: Option<Attach>, shared: Arc<SharedState>) -> Self {
+        let circuits = Mutex::new(Circuits::new(shared.limits()));
         let may_be_absent = attach.as_ref().is_some_and(|attach| attach.every_address);
         let state = if may_be_absent { EngineState::Absent } else { EngineState::Starting };
         Self {
             id,
             attach,
             own: None,
-            fleet,
+            shared,
             state: watch::Sender::new(state),
             live: ArcSwapOption::empty(),
             circuits,
@@ -228,8 +228,8 @@ impl Engine {
     }
 
     /// Returns a new engine that carries the traffic of a single route.
-    pub(super) fn own(id: EngineId, own: OwnEngine, fleet: Arc<Fleet>) -> Self {
-        Self { own: Some(own), ..Self::new(id, None, fleet) }
+    pub(super) fn own(id: EngineId, own: OwnEngine, shared: Arc<SharedState>) -> Self {
+        Self { own: Some(own), ..Self::new(id, None, shared) }
     }
 
     /// Makes the engine end once it has no stream. Called when the engine's route was deleted.
@@ -241,7 +241,7 @@ impl Engine {
     /// no new streams.
     async fn ending(&self) {
         tokio::select! {
-            () = self.fleet.tasks.stopping() => {}
+            () = self.shared.tasks.stopping() => {}
             () = self.retired.cancelled() => {}
         }
     }
@@ -267,7 +267,7 @@ impl Engine {
 
     fn set_silent(&self, silent: bool) {
         if self.silent.swap(silent, Ordering::Relaxed) != silent {
-            self.fleet.changed();
+            self.shared.changed();
         }
     }
 
@@ -296,9 +296,9 @@ impl Engine {
             state: self.state.borrow().clone(),
             pid: live.as_ref().and_then(|live| live.pid),
             version,
-            recommendation: version.map_or(Recommendation::Unknown, |version| self.fleet.recommendation(version)),
+            recommendation: version.map_or(Recommendation::Unknown, |version| self.shared.recommendation(version)),
             guard: self.guard().current(),
-            guard_answers: self.fleet.liveness().proves(self.id),
+            guard_answers: self.shared.liveness().proves(self.id),
             circuits,
             building,
             spares,
@@ -322,7 +322,7 @@ impl Engine {
             changed
         });
         if changed {
-            self.fleet.changed();
+            self.shared.changed();
         }
     }
 

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::engine::{self, Engine};
 use super::engine_id::EngineId;
-use super::fleet::Fleet;
-use crate::route::{OwnEngine, WantedExits};
+use super::shared_state::SharedState;
+use crate::route::{CircuitDemand, OwnEngine};
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -50,7 +50,7 @@ impl Owned {
     }
 
     /// Returns the engine of this route. If the engine does not run yet, starts it.
-    pub(super) fn get(&self, own: OwnEngine, fleet: &Arc<Fleet>) -> Arc<Engine> {
+    pub(super) fn get(&self, own: OwnEngine, shared: &Arc<SharedState>) -> Arc<Engine> {
         let mut inner = self.inner();
         if let Some(engine) = inner.engines.get(&own) {
             return engine.clone();
@@ -58,16 +58,16 @@ impl Owned {
         // Engine ids wrap after about 200 routes. By then, the engine that had the id before has ended.
         let id = EngineId(self.first.saturating_add(inner.begun));
         inner.begun = if id.0 == u8::MAX { 0 } else { inner.begun + 1 };
-        let engine = Arc::new(Engine::own(id, own, fleet.clone()));
+        let engine = Arc::new(Engine::own(id, own, shared.clone()));
         inner.engines.insert(own, engine.clone());
-        fleet.tasks.spawn("engine", engine::run(engine.clone()));
+        shared.tasks.spawn("engine", engine::run(engine.clone()));
         engine
     }
 
     /// Starts the engines of wanted routes, and stops the engines of routes that do not exist any more.
-    pub(super) fn follow(&self, wanted: &WantedExits, fleet: &Arc<Fleet>) {
+    pub(super) fn follow(&self, wanted: &CircuitDemand, shared: &Arc<SharedState>) {
         for own in wanted.own.keys() {
-            self.get(*own, fleet);
+            self.get(*own, shared);
         }
         let mut inner = self.inner();
         let now = wanted.own.keys().copied().collect();

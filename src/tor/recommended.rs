@@ -4,8 +4,8 @@
 //! cannot use the network at all. The warning is logged once for each version and reason. A metric, the API and the
 //! console show the same for each engine.
 
-use super::fleet::Fleet;
 use super::netdir::clients::Recommendation;
+use super::shared_state::SharedState;
 use super::version::{UPDATE, Version};
 
 impl Recommendation {
@@ -28,7 +28,7 @@ impl Recommendation {
     }
 }
 
-impl Fleet {
+impl SharedState {
     /// Returns what the authorities recommend about this version of tor in the newest directory.
     pub(super) fn recommendation(&self, version: Version) -> Recommendation {
         self.netdir().map_or(Recommendation::Unknown, |dir| dir.clients().recommendation(version))
@@ -68,10 +68,10 @@ mod tests {
 
     #[test]
     fn each_version_and_reason_is_warned_of_once() {
-        let fleet = Fleet::new(Settings::default(), Lifecycle::new().tasks());
+        let shared = SharedState::new(Settings::default(), Lifecycle::new().tasks());
         let (old, new) = (Version([0, 4, 9, 11]), Version([0, 4, 9, 14]));
-        assert!(fleet.is_first_warning(old, "outdated") && !fleet.is_first_warning(old, "outdated"));
-        assert!(fleet.is_first_warning(old, "lacks_required") && fleet.is_first_warning(new, "outdated"));
-        assert_eq!(fleet.recommendation(old), Recommendation::Unknown, "without a directory");
+        assert!(shared.is_first_warning(old, "outdated") && !shared.is_first_warning(old, "outdated"));
+        assert!(shared.is_first_warning(old, "lacks_required") && shared.is_first_warning(new, "outdated"));
+        assert_eq!(shared.recommendation(old), Recommendation::Unknown, "without a directory");
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use super::circuit::pool::Key;
 use crate::exit::Fingerprint;
-use crate::route::{Rank, SPARES, WantedExit};
+use crate::route::{Rank, SPARES, SpareCircuits};
 
 /// The spare circuits to one exit that one engine should keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) struct Share {
 impl Share {
     /// Returns how many spare circuits to one exit are wanted. `each` is the setting `tor.spare_circuits`: the number
     /// for an exit in use. The numbers of other exits are scaled by the same factor.
-    pub(super) fn new(exit: Fingerprint, want: &WantedExit, each: u8) -> Self {
+    pub(super) fn new(exit: Fingerprint, want: &SpareCircuits, each: u8) -> Self {
         let spares = (u16::from(want.spares) * u16::from(each)).div_ceil(u16::from(SPARES));
         let key = Key { exit, hops: if want.hops == 2 { 2 } else { 3 }, lasting: None };
         Self { key, spares: u8::try_from(spares).unwrap_or(u8::MAX), rank: want.rank }
@@ -58,8 +58,8 @@ pub(super) fn bounded(mut shares: Vec<Share>, most: u16) -> BTreeMap<Key, u8> {
 mod tests {
     use super::*;
 
-    fn want(spares: u8, rank: Rank) -> WantedExit {
-        WantedExit { spares, rank, hops: 3 }
+    fn want(spares: u8, rank: Rank) -> SpareCircuits {
+        SpareCircuits { spares, rank, hops: 3 }
     }
 
     fn share(exit: u8, spares: u8, rank: Rank) -> Share {
@@ -76,7 +76,7 @@ mod tests {
             let share = Share::new(Fingerprint([1; 20]), &want(wanted, Rank::Used), each);
             assert_eq!(share.spares, spares, "{wanted} {each}");
         }
-        let short = Share::new(Fingerprint([1; 20]), &WantedExit { hops: 2, ..want(1, Rank::Used) }, 2);
+        let short = Share::new(Fingerprint([1; 20]), &SpareCircuits { hops: 2, ..want(1, Rank::Used) }, 2);
         assert_eq!((short.key.hops, share(1, 1, Rank::Used).key.hops), (2, 3));
         assert_eq!(Share::new(Fingerprint([1; 20]), &want(200, Rank::Used), 200).spares, u8::MAX);
     }

@@ -15,7 +15,7 @@ use exitgate::route::{Policy, Words};
 use exitgate::source::fetch::{Client, Direct};
 use exitgate::source::handle::Sources;
 use exitgate::source::list;
-use exitgate::source::public::Publics;
+use exitgate::source::public::PublicListInputs;
 use exitgate::state::{Clock, Snapshot, State};
 use exitgate::store::Source;
 use exitgate_testnet::public::{Behaviour, Kind, Mix};
@@ -85,7 +85,7 @@ impl Lists {
         let state = State::new(snapshot, Memory::new(Bounds::default()), Clock::start(), None).0;
         let (give_up, given_up) = mpsc::channel(16);
         let life = Lifecycle::new();
-        let publics = Publics {
+        let publics = PublicListInputs {
             sources: config.sources.clone(),
             bounds: list::Bounds { most: 1000, private },
             removed_for: config.check.public.removed_for,

@@ -19,7 +19,7 @@ use exitgate::source::fetch::{Client, Direct, Limits};
 use exitgate::source::handle::Sources;
 use exitgate::source::onionoo::QUERY;
 use exitgate::source::poll::Feed;
-use exitgate::source::relays::{EXIT_ADDRESSES, ONIONOO, Relays};
+use exitgate::source::relay_sources::{EXIT_ADDRESSES, ONIONOO, Relays};
 use exitgate::state::{Clock, Snapshot, State};
 use exitgate::store::{Options, Source, Store};
 use exitgate::tor::netdir::Netdir;

@@ -8,7 +8,7 @@ use exitgate::dial::{DialError, Stream};
 use exitgate::exit::Fingerprint;
 use exitgate::lifecycle::Lifecycle;
 use exitgate::net::{Host, Target};
-use exitgate::route::{Isolation, WantedExits};
+use exitgate::route::{CircuitDemand, Isolation};
 use exitgate::tor::{BuildClass, Settings, Tor};
 use exitgate_testnet::{Relay, Testbed};
 use tempfile::TempDir;
@@ -31,7 +31,7 @@ pub async fn closed<T>(stream: T) {
 /// Engines in a private Tor network.
 pub struct Engines {
     pub tor: Tor,
-    pub wanted: watch::Sender<WantedExits>,
+    pub wanted: watch::Sender<CircuitDemand>,
     pub life: Lifecycle,
     pub target: Target,
     _dir: TempDir,
@@ -50,7 +50,7 @@ impl Engines {
             circuit_burst: 100_000,
             ..Settings::default()
         };
-        let (life, wanted) = (Lifecycle::new(), watch::Sender::new(WantedExits::default()));
+        let (life, wanted) = (Lifecycle::new(), watch::Sender::new(CircuitDemand::default()));
         let tor = Tor::start(settings, life.tasks(), wanted.subscribe());
         let target = Target::new(Host::parse("echo.test")?, bed.web.http_port())?;
         let engines = Self { tor, wanted, life, target, _dir: dir };

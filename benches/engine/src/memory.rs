@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use exitgate::route::{Rank, WantedExit, WantedExits};
+use exitgate::route::{CircuitDemand, Rank, SpareCircuits};
 use exitgate_bench_shared::process::status;
 use exitgate_bench_shared::table;
 use exitgate_testnet::Testbed;
@@ -18,12 +18,12 @@ pub async fn print(bed: &Testbed) -> anyhow::Result<bool> {
     let engines = Engines::start(bed, 1).await?;
     let exits = bed.network.exits();
     let each = u8::try_from(CIRCUITS.div_ceil(exits.len()))?;
-    let want = |spares| -> anyhow::Result<WantedExits> {
+    let want = |spares| -> anyhow::Result<CircuitDemand> {
         let all: anyhow::Result<BTreeMap<_, _>> = exits
             .iter()
-            .map(|exit| Ok((fingerprint(exit)?, WantedExit { spares, rank: Rank::Used, hops: 3 })))
+            .map(|exit| Ok((fingerprint(exit)?, SpareCircuits { spares, rank: Rank::Used, hops: 3 })))
             .collect();
-        Ok(WantedExits { exits: all?, ..WantedExits::default() })
+        Ok(CircuitDemand { exits: all?, ..CircuitDemand::default() })
     };
     let built = |count: usize| move |tor: &exitgate::tor::Tor| tor.status()[0].circuits >= count;
     // The first circuits also pay for what is needed once: sockets to the guard, tables, the allocator's arenas.

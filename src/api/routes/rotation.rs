@@ -22,7 +22,7 @@ use crate::admin::{BadField, no_exit_reason};
 use crate::exit::ExitId;
 use crate::gateway::outbound::rotate::{ReportFault, RotateFault};
 use crate::net::Host;
-use crate::route::refusal::Refusal;
+use crate::route::no_plan::NoPlan;
 use crate::route::selector::Mode;
 use crate::route::table::Wish;
 use crate::route::{HolderRef, Memory, Why};
@@ -130,8 +130,8 @@ fn refused(wish: &Wish, fault: RotateFault, tor: bool) -> ApiError {
     }
 }
 
-fn no_other_exit(wish: &Wish, refusal: &Refusal, tor: bool) -> String {
-    let Refusal { why, funnel, .. } = refusal;
+fn no_other_exit(wish: &Wish, refusal: &NoPlan, tor: bool) -> String {
+    let NoPlan { why, funnel, .. } = refusal;
     let name = &wish.scope;
     if *why != Why::AllFailed {
         let why = no_exit_reason(why, wish.policy.sources(&wish.selector), tor);
@@ -275,7 +275,7 @@ mod tests {
     use super::*;
     use crate::exit::Moment;
     use crate::route::memory::Bounds;
-    use crate::route::refusal::{Funnel, Step};
+    use crate::route::no_plan::{Funnel, Step};
     use crate::route::{Ask, decide};
 
     #[test]
@@ -296,7 +296,7 @@ mod tests {
     fn a_rotation_that_found_no_other_exit_says_how_many_there_are_and_what_to_do() {
         let snapshot = fixture::snapshot(&["US", "US", "DE"]);
         let funnel = Funnel { steps: vec![(Step::Known, 8), (Step::Tested, 5)] };
-        let refusal = Refusal { why: Why::AllFailed, funnel, untested: Vec::new() };
+        let refusal = NoPlan { why: Why::AllFailed, funnel, untested: Vec::new() };
         let text = no_other_exit(&wish(&snapshot, "nonus", None).unwrap(), &refusal, true);
         assert_eq!(
             text,

@@ -151,7 +151,7 @@ pub(in crate::api) struct Batch {
 }
 
 /// The data from which the routes of one answer are shown. It is read once per answer.
-pub(super) struct RouteView {
+pub(super) struct RouteViewData {
     pub(super) snapshot: Arc<Snapshot>,
     rules: Guard<Arc<RouteRules>>,
     /// A map from the name of a route to its pin. Pins that belong to a session are not included.
@@ -165,7 +165,7 @@ pub(super) struct RouteView {
     host: String,
 }
 
-impl RouteView {
+impl RouteViewData {
     pub(super) fn new(wiring: &Wiring, headers: &HeaderMap) -> Self {
         let rules = wiring.routes.rules();
         let now: Moment = wiring.state.now();

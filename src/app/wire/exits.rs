@@ -21,7 +21,7 @@ use crate::lifecycle::Tasks;
 use crate::source::fetch::Client;
 use crate::source::outward::Outward;
 use crate::source::poll::Feed;
-use crate::source::relays::Relays;
+use crate::source::relay_sources::Relays;
 use crate::state::{Change, ExitUpdate, State};
 use crate::tor::Tor;
 

@@ -14,7 +14,7 @@ use crate::lifecycle::Tasks;
 use crate::source::fetch::Client;
 use crate::source::list::Bounds;
 use crate::source::outward::Outward;
-use crate::source::public::{GIVEN_UP, Publics};
+use crate::source::public::{GIVEN_UP, PublicListInputs};
 
 /// The largest number of exits in each queue. The queues contain exits that live requests wait for. Not tuned: a queue
 /// has space for more exits than a tester checks at the same time.
@@ -30,7 +30,7 @@ pub(super) fn start(inputs: &mut WorkerInputs<'_>, started: &mut ExitWorkers) ->
     let (give_up, given_up) = mpsc::channel(GIVEN_UP);
     let (rules, tor, state) = (inputs.rules.clone(), inputs.tor.cloned(), inputs.state.clone());
     let outward = Outward { rules, tor, state };
-    let publics = Publics {
+    let publics = PublicListInputs {
         sources: through_tor(config.sources.clone(), inputs.only_tor),
         bounds: Bounds { most: config.check.public.most.get() as usize, private },
         removed_for: config.check.public.removed_for,

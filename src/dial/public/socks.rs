@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use crate::dial::{ExitFault, address};
+use crate::dial::{ExitFault, socks_address};
 use crate::exit::Login;
 use crate::net::{Host, Target};
 
@@ -29,7 +29,7 @@ pub(super) fn login(login: &Login) -> Option<Vec<u8>> {
 
 pub(super) fn request5(target: &Target) -> Vec<u8> {
     let mut bytes = vec![5, 1, 0];
-    address::push(&mut bytes, &target.host, target.port);
+    socks_address::push(&mut bytes, &target.host, target.port);
     bytes
 }
 

@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::dial::address;
+use crate::dial::socks_address;
 use crate::net::{Host, Target};
 
 /// The largest number of bytes that [`Handshake::wants`] returns: the length byte, a host name of 255 bytes and a port.
@@ -47,7 +47,7 @@ pub(super) fn request(username: &str, ask: &Ask<'_>, early: &[u8]) -> Vec<u8> {
     bytes.extend(username.as_bytes());
     bytes.extend([1, b'-']); // tor requires a password of at least one byte
     bytes.extend([5, command, 0]);
-    address::push(&mut bytes, &host, port);
+    socks_address::push(&mut bytes, &host, port);
     bytes.extend(early);
     bytes
 }

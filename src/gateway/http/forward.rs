@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, split};
 
 use self::upload::{Upload, UploadEnd};
 use super::body::{Body, Piece};
-use super::carry::{Carrier, Stopped};
+use super::exchange_state::{ExchangeState, Stopped};
 use super::framing::Version;
 use super::head::Scan;
 use super::response::{self, Asked, Response};
@@ -143,7 +143,7 @@ pub async fn exchange<L>(
     (sent_early, exit_fields): (bool, &str),
     meter: &impl Meter,
 ) -> ExchangeEnd {
-    let carrier = Carrier::new(meter, opened.idle, opened.rate.as_deref(), opened.spend.as_ref());
+    let carrier = ExchangeState::new(meter, opened.idle, opened.rate.as_deref(), opened.spend.as_ref());
     let progress = Progress {
         body_begun: AtomicBool::new(false),
         sent: AtomicBool::new(sent_early),
@@ -190,7 +190,7 @@ pub async fn exchange<L>(
 
 struct Download<'a, M, R, W> {
     exchange: &'a Exchange,
-    carrier: &'a Carrier<'a, M>,
+    carrier: &'a ExchangeState<'a, M>,
     progress: &'a Progress,
     target: R,
     client: W,

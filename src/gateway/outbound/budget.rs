@@ -117,7 +117,7 @@ impl Outbound {
         &self,
         attempt: &Attempt<'_>,
         plan: Plan,
-        decide: impl Fn(&Attempt<'_>) -> Result<Plan, Box<route::Refusal>>,
+        decide: impl Fn(&Attempt<'_>) -> Result<Plan, Box<route::NoPlan>>,
     ) -> Plan {
         let Some(account) = attempt.client.identity().account().filter(|account| account.limits_sources()) else {
             return plan;

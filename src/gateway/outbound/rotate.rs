@@ -56,7 +56,7 @@ pub struct Rotation {
 #[derive(Debug, thiserror::Error)]
 pub enum RotateFault {
     #[error("there is no other exit: {}", no_other(.0))]
-    NoOther(Box<route::Refusal>),
+    NoOther(Box<route::NoPlan>),
     /// Other exits exist, but all those that were tested failed.
     #[error("{tried} other exits were tested and none is good now ({last}); nothing was changed")]
     NoneGood {
@@ -70,7 +70,7 @@ pub enum RotateFault {
 
 /// Returns a text for people that says why there is no other exit. A refusal with the reason that every exit has failed
 /// the request would be misleading here: in a rotation this reason means that there is no exit except the present one.
-fn no_other(refusal: &route::Refusal) -> String {
+fn no_other(refusal: &route::NoPlan) -> String {
     match refusal.why {
         Why::AllFailed => format!("those in use are the only ones ({})", refusal.funnel),
         _ => refusal.to_string(),

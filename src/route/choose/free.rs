@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rand::{Rng, RngExt};
 
 use super::super::balance::lead;
+use super::super::no_plan::NoPlan;
 use super::super::pool::Pool;
-use super::super::refusal::Refusal;
 use super::super::selector::Mode;
 use super::{Chooser, EXITS, Plan};
 use crate::exit::Exit;
@@ -21,7 +21,7 @@ const SMALL: usize = 32;
 const DRAWS: usize = 16;
 
 impl<'a> Chooser<'a> {
-    pub(super) fn free<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<Refusal>> {
+    pub(super) fn free<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<NoPlan>> {
         let pool = if self.need.selector.exit.is_none() { self.pool() } else { Arc::default() };
         let rotating = self.need.selector.mode == Mode::Rotate;
         let last = if rotating { self.memory.last(self.holder) } else { None };

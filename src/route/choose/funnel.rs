@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use super::super::ban::Site;
+use super::super::no_plan::{Funnel, NoPlan, Step, Why};
 use super::super::pool::picked;
-use super::super::refusal::{Funnel, Refusal, Step, Why};
 use super::super::selector::Mode;
 use super::Chooser;
 use crate::exit::capacity::stir;
@@ -26,17 +26,17 @@ const COMPARED: usize = 64;
 
 impl Chooser<'_> {
     /// Returns a refusal whose reason is the first condition that no exit meets.
-    pub(super) fn refuse(&self) -> Box<Refusal> {
+    pub(super) fn refuse(&self) -> Box<NoPlan> {
         let (funnel, untested) = self.funnel();
         // If exits are left after all filter steps but none of them was chosen, the reason is that this request has
         // already failed with each of them.
         let why = funnel.reason().unwrap_or(Why::AllFailed);
-        Box::new(Refusal { why, funnel, untested })
+        Box::new(NoPlan { why, funnel, untested })
     }
 
     /// Returns a refusal for a reason that the caller knows.
-    pub(super) fn refuse_as(&self, why: Why) -> Box<Refusal> {
-        Box::new(Refusal { why, funnel: self.funnel().0, untested: Vec::new() })
+    pub(super) fn refuse_as(&self, why: Why) -> Box<NoPlan> {
+        Box::new(NoPlan { why, funnel: self.funnel().0, untested: Vec::new() })
     }
 
     /// Returns how many exits are left after each filter step, and the exits that fail only because nobody has checked

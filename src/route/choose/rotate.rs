@@ -11,8 +11,8 @@ use rand::Rng;
 
 use super::super::event::{Cause, Event};
 use super::super::memory::Memory;
+use super::super::no_plan::NoPlan;
 use super::super::pinned::Pinned;
-use super::super::refusal::Refusal;
 use super::super::selector::Mode;
 use super::super::view::View;
 use super::{Ask, Chooser};
@@ -44,7 +44,7 @@ pub fn successor<R: Rng + ?Sized>(
     memory: &Memory,
     ask: &Ask<'_>,
     rng: &mut R,
-) -> Result<Successor, Box<Refusal>> {
+) -> Result<Successor, Box<NoPlan>> {
     let chooser = Chooser::new(view, memory, ask);
     match (ask.wish.selector.mode, &ask.wish.selector.session) {
         (Mode::Strict, _) => chooser.next_pin(rng),
@@ -77,14 +77,14 @@ pub fn succeed(view: View<'_>, memory: &Memory, ask: &Ask<'_>, successor: &Succe
 }
 
 impl Chooser<'_> {
-    fn next_pin<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Successor, Box<Refusal>> {
+    fn next_pin<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Successor, Box<NoPlan>> {
         let pinned = self.memory.pins().of(self.holder, self.ask.now);
         let exit = self.fresh(pinned.as_ref(), rng).ok_or_else(|| self.refuse())?.clone();
         let before = pinned.as_ref().map(|pinned| pinned.exit.clone());
         Ok(Successor { before, before_ip: pinned.as_ref().map(|pinned| pinned.ip), exit, pinned })
     }
 
-    fn next_session<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Successor, Box<Refusal>> {
+    fn next_session<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Successor, Box<NoPlan>> {
         let before = self.memory.sessions().of(self.holder, self.ask.now);
         let before_ip = self.ip_of(before.as_ref());
         let exit = self.proposal(&self.session_pool(), before.as_ref(), rng).ok_or_else(|| self.refuse())?.clone();
@@ -97,7 +97,7 @@ impl Chooser<'_> {
         Ok(Successor { before, before_ip, exit, pinned: None })
     }
 
-    fn next_pool<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Successor, Box<Refusal>> {
+    fn next_pool<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Successor, Box<NoPlan>> {
         let pool = self.session_pool();
         let used = || pool.members().iter().filter_map(|member| member.exit(self.view.catalog));
         let before = match used().next() {
@@ -116,7 +116,7 @@ impl Chooser<'_> {
         mut others: Bits,
         before: Option<IpAddr>,
         rng: &mut R,
-    ) -> Result<Arc<Exit>, Box<Refusal>> {
+    ) -> Result<Arc<Exit>, Box<NoPlan>> {
         others.drop(&before.map_or_else(Bits::default, |ip| self.view.catalog.behind(ip)));
         let fits = |exit: &Exit| self.is_closed(exit) && exit.ip() != before;
         self.draw(&others, rng, fits).first().copied().cloned().ok_or_else(|| self.refuse())

@@ -14,14 +14,14 @@ use rand::Rng;
 
 use super::super::balance::{first, in_order, lead};
 use super::super::event::{Cause, Moved};
+use super::super::no_plan::NoPlan;
 use super::super::pool::Pool;
-use super::super::refusal::Refusal;
 use super::super::session::SessionState;
 use super::{Chooser, EXITS, Plan};
 use crate::exit::{Exit, ExitId, Verdict};
 
 impl<'a> Chooser<'a> {
-    pub(super) fn sticky<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<Refusal>> {
+    pub(super) fn sticky<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<NoPlan>> {
         match self.memory.sessions().touch(self.holder, self.ask.now) {
             SessionState::Absent => self.bind(None, None, rng),
             // If the username states a time and that time is over, the client wants another exit. A session that ended
@@ -57,7 +57,7 @@ impl<'a> Chooser<'a> {
         from: Option<(&ExitId, Cause)>,
         leave: Option<&ExitId>,
         rng: &mut R,
-    ) -> Result<Plan, Box<Refusal>> {
+    ) -> Result<Plan, Box<NoPlan>> {
         let pool = self.session_pool();
         let proposal = self.proposal(&pool, leave, rng).or_else(|| leave.and_then(|_| self.proposal(&pool, None, rng)));
         let proposal = proposal.ok_or_else(|| self.refuse())?;
@@ -113,7 +113,7 @@ impl<'a> Chooser<'a> {
 
     /// Returns a plan with another exit for this connection alone, because the session's exit refuses the port. All
     /// such connections of the session get the same exit as long as the pool is the same.
-    fn detour<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<Refusal>> {
+    fn detour<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<NoPlan>> {
         let exit = self.proposal(&self.session_pool(), None, rng).ok_or_else(|| self.refuse())?;
         Ok(Plan::new(self, vec![exit.clone()]))
     }

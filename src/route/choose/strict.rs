@@ -9,9 +9,9 @@ use rand::Rng;
 use super::super::ban::Site;
 use super::super::event::{Cause, Event};
 use super::super::memory::is_up;
+use super::super::no_plan::{NoPlan, Why};
 use super::super::pin::{CurrentPin, PinResult, PinnedExit};
 use super::super::pinned::Pinned;
-use super::super::refusal::{Refusal, Why};
 use super::{super::balance::lead, Chooser, Plan};
 use crate::exit::catalog::Bits;
 use crate::exit::{Exit, Moment};
@@ -26,7 +26,7 @@ const PINNABLE: usize = 4;
 const TRIES: usize = 16;
 
 impl<'a> Chooser<'a> {
-    pub(super) fn strict<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<Refusal>> {
+    pub(super) fn strict<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<NoPlan>> {
         for _ in 0..TRIES {
             let Some(pin) = self.memory.pins().touch(self.holder, self.ask.now) else {
                 match self.fresh(None, rng) {
@@ -49,7 +49,7 @@ impl<'a> Chooser<'a> {
     }
 
     /// Returns the plan for a holder that has a pin. `None` if another connection changed the pin meanwhile.
-    fn use_pin<R: Rng + ?Sized>(&self, pin: &CurrentPin, rng: &mut R) -> Option<Result<Plan, Box<Refusal>>> {
+    fn use_pin<R: Rng + ?Sized>(&self, pin: &CurrentPin, rng: &mut R) -> Option<Result<Plan, Box<NoPlan>>> {
         let Some(exit) = self.pinned_exit(pin) else { return self.down(pin, rng) };
         if pin.down.is_some() {
             self.memory.pins().note(self.holder, &pin.to, PinnedExit::Fits, self.ask.now);
@@ -99,7 +99,7 @@ impl<'a> Chooser<'a> {
 
     /// Handles a pinned exit that is down. Another exit with the same address keeps the promised IP and replaces the
     /// pinned exit immediately. An exit with another address replaces the pinned exit only after `repin_after`.
-    fn down<R: Rng + ?Sized>(&self, pin: &CurrentPin, rng: &mut R) -> Option<Result<Plan, Box<Refusal>>> {
+    fn down<R: Rng + ?Sized>(&self, pin: &CurrentPin, rng: &mut R) -> Option<Result<Plan, Box<NoPlan>>> {
         let up = self.view.catalog.get(&pin.to.exit).is_some_and(|exit| is_up(exit, &pin.to));
         let is = if up { PinnedExit::Unfit } else { PinnedExit::Down };
         let since = self.memory.pins().note(self.holder, &pin.to, is, self.ask.now)?;
@@ -138,7 +138,7 @@ impl<'a> Chooser<'a> {
 
     /// Pins an exit and returns a plan with that exit. `None` if another connection was earlier, or if another pin took
     /// the address meanwhile.
-    fn propose(&self, exit: &Arc<Exit>, instead_of: Option<(&Pinned, Cause)>) -> Option<Result<Plan, Box<Refusal>>> {
+    fn propose(&self, exit: &Arc<Exit>, instead_of: Option<(&Pinned, Cause)>) -> Option<Result<Plan, Box<NoPlan>>> {
         let events = self.pin(exit, instead_of)?;
         Some(Ok(Plan { events, ..Plan::new(self, vec![exit.clone()]) }))
     }

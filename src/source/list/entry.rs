@@ -76,7 +76,10 @@ pub(in crate::source) fn login(text: &str) -> Login {
 /// Splits `host:port` or `host:port:user:password`, the form that sellers of proxies use, into the host, the port and the
 /// login. `before` is the login that stood before the address; a login after the address is then ignored. Returns `None`
 /// if there is no port.
-pub(in crate::source) fn split_address(address: &str, before: Option<Login>) -> Option<(&str, &str, Option<Login>)> {
+pub(in crate::source) fn split_host_port_login(
+    address: &str,
+    before: Option<Login>,
+) -> Option<(&str, &str, Option<Login>)> {
     let (host, tail) = match address.strip_prefix('[').and_then(|address| address.split_once(']')) {
         Some((host, tail)) => (host, tail.strip_prefix(':')?),
         None => address.split_once(':')?,
@@ -107,7 +110,7 @@ pub fn line(text: &str, fallback: Protocol) -> Result<Entry, BadEntry> {
         Some((before, address)) => (Some(login(before)), address),
         None => (None, rest),
     };
-    let (host, number, login) = split_address(address, before).ok_or(BadEntry::Port)?;
+    let (host, number, login) = split_host_port_login(address, before).ok_or(BadEntry::Port)?;
     let addr = SocketAddr::new(ip(host)?, port(number)?);
     Ok(Entry { id: PublicId { protocol, addr }, login })
 }

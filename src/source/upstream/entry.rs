@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::super::list::entry::{login, port, split_address};
+use super::super::list::entry::{login, port, split_host_port_login};
 use crate::exit::{Login, Protocol};
 use crate::net::{Host, Secret, Target};
 
@@ -108,7 +108,7 @@ pub(super) fn line(text: &str, scheme: &str) -> Result<Entry, BadEntry> {
         None => (None, rest),
     };
     let address = address.split(['/', '?', '#']).next().unwrap_or(address);
-    let (host, number, login) = split_address(address, before).ok_or(BadEntry::Port)?;
+    let (host, number, login) = split_host_port_login(address, before).ok_or(BadEntry::Port)?;
     let at = target(host, port(number).map_err(|_| BadEntry::Port)?)?;
     Ok(Entry { protocol, tls, at, login })
 }

@@ -35,8 +35,8 @@ use crate::tor::path::Link;
 use admission::BuildTimes;
 
 mod admission;
-mod first_hop;
 mod lend;
+mod silent_guard;
 #[cfg(test)]
 mod tests;
 mod upkeep;

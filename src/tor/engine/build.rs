@@ -63,9 +63,9 @@ impl Engine {
     }
 
     fn choose(&self, key: Key, rules: Rules) -> Result<Path, LeaseFault> {
-        let dir = self.fleet.netdir().ok_or(LeaseFault::NotReady)?;
+        let dir = self.shared.netdir().ok_or(LeaseFault::NotReady)?;
         let entry = self.circuits().entry.ok_or(LeaseFault::NotReady)?;
-        let avoid = self.fleet.avoided();
+        let avoid = self.shared.avoided();
         let hops = if key.hops == 2 { Hops::Two } else { Hops::Three };
         let target = key.lasting.map(|number| Port { number, over: IpVersion::Either });
         let mut want = Want { entry, exit: key.exit, target, hops, avoid: &avoid, rules };

@@ -9,10 +9,10 @@ use std::time::SystemTime;
 
 use super::{Engine, Folder, Live};
 use crate::exit::Fingerprint;
-use crate::tor::fleet::Alert;
 use crate::tor::guard::{Choice, Exclude, GuardState, Reachable};
 use crate::tor::netdir::Rules;
 use crate::tor::path::Entry;
+use crate::tor::shared_state::Alert;
 
 /// The name of the file in an engine's folder that contains the state of the guards.
 const FILE: &str = "guards.json";
@@ -93,8 +93,8 @@ impl Engine {
     /// Chooses a guard that no other engine uses. If there is no such guard, chooses a guard that another engine also
     /// uses.
     pub(super) fn choose_guard(&self, limits: &GuardLimits<'_>) -> Chosen {
-        let Some(dir) = self.fleet.netdir() else { return Chosen::None };
-        let mut taken = self.fleet.guards();
+        let Some(dir) = self.shared.netdir() else { return Chosen::None };
+        let mut taken = self.shared.guards();
         let others: Vec<_> = taken.iter().filter(|(id, _)| **id != self.id).map(|(_, guard)| *guard).collect();
         let mut state = self.guard();
         let GuardLimits { rules, reachable } = *limits;
@@ -116,7 +116,7 @@ impl Engine {
                 drop((state, taken));
                 if let Some(from) = moved_from {
                     tracing::info!(engine = self.id.0, %from, to = %guard, "the engine has another guard");
-                    self.fleet.alert(Alert::GuardMoved { engine: self.id, from: Some(from), to: guard });
+                    self.shared.alert(Alert::GuardMoved { engine: self.id, from: Some(from), to: guard });
                 }
                 Chosen::Use(guard)
             }
@@ -134,8 +134,8 @@ impl Engine {
         }
         let Ok(text) = live.control.getinfo("entry-guards").await else { return };
         let Some(up) = first_up(&text) else { return };
-        let Some(dir) = self.fleet.netdir() else { return };
-        let mut taken = self.fleet.guards();
+        let Some(dir) = self.shared.netdir() else { return };
+        let mut taken = self.shared.guards();
         if taken.iter().any(|(id, guard)| *id != self.id && *guard == up) {
             return;
         }

@@ -281,7 +281,7 @@ impl Engine {
     pub(super) fn lost(self: &Arc<Self>) {
         self.live.store(None);
         self.set_silent(false);
-        self.fleet.liveness().forget(self.id);
+        self.shared.liveness().forget(self.id);
         self.streams.lost();
         self.act(|circuits, _| {
             circuits.run += 1;

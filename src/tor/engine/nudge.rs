@@ -13,7 +13,7 @@
 //! same guard made all of the DESTROY cells arrive.
 //!
 //! A nudge also finds relays that hang. tor waits 10 s for the answer to a stream, because the target may be slow. A
-//! nudge involves only the first two relays. So if a nudge gets no answer within some seconds (`Fleet::answer_time`),
+//! nudge involves only the first two relays. So if a nudge gets no answer within some seconds (`SharedState::answer_time`),
 //! one of these relays hangs, and the streams change to other circuits.
 //!
 //! If the guard itself gave no answer to a nudge, this alone does not prove that the guard hangs: `engine/first_hop.rs`
@@ -212,17 +212,17 @@ impl Engine {
     /// Returns the nudges that the guard did not answer, each with the time when it was sent. `engine/first_hop.rs`
     /// then decides whether the guard is silent.
     pub(super) fn end_silent(self: &Arc<Self>) -> Vec<(Source, Instant)> {
-        let (mut unanswered, answer) = (Vec::new(), self.fleet.answer_time());
+        let (mut unanswered, answer) = (Vec::new(), self.shared.answer_time());
         for Silent { link, circuit, reached, sent } in self.act(|circuits, now| circuits.nudges.silent(answer, now)) {
             circuit.into_iter().for_each(|circuit| self.close(circuit));
             let is_entry = self.circuits().entry.is_some_and(|entry| entry.id() == link[0]);
             let (over, fault) = if reached {
-                self.fleet.avoid(link[1]);
+                self.shared.avoid(link[1]);
                 (self.act(|circuits, now| circuits.pool.hang_over(link, now)), StreamFault::Middle)
             } else if !is_entry {
                 // These circuits begin at the guard that the engine used before. Its silence says nothing about the
                 // present guard.
-                self.fleet.avoid(link[0]);
+                self.shared.avoid(link[0]);
                 (self.act(|circuits, now| circuits.pool.hang_through(link[0], now)), StreamFault::FirstHop)
             } else {
                 // `circuit` is `None` if tor itself has not answered the command to build the nudge. This says nothing

@@ -18,10 +18,10 @@ use super::{Engine, EngineState, Folder, Live, has_directory};
 use crate::config::Endpoint;
 use crate::route::OwnEngine;
 use crate::tor::control::{Addr, Auth, Control, ControlError, Events};
-use crate::tor::fleet::Alert;
 use crate::tor::guard::Reachable;
 use crate::tor::netdir::Rules;
 use crate::tor::settings::{Attach, Settings};
+use crate::tor::shared_state::Alert;
 use crate::tor::torrc::{self, EnginePaths, UserLines};
 use crate::tor::version::{UPDATE, Version};
 
@@ -92,7 +92,7 @@ pub(in crate::tor) async fn run(engine: Arc<Engine>) {
             () = engine.may_end() => break,
         };
         engine.lost();
-        engine.fleet.let_go(engine.id);
+        engine.shared.let_go(engine.id);
         held.keep_guards(&engine).await;
         // Dropping the control connection makes tor end, because this connection owns tor (`TAKEOWNERSHIP`).
         held.control = None;
@@ -107,7 +107,7 @@ pub(in crate::tor) async fn run(engine: Arc<Engine>) {
         }
     }
     engine.lost();
-    engine.fleet.guards().remove(&engine.id);
+    engine.shared.guards().remove(&engine.id);
     held.keep_guards(&engine).await;
     if let Some(process) = held.process.take() {
         process.end(held.control.take()).await;
@@ -119,7 +119,7 @@ pub(in crate::tor) async fn run(engine: Arc<Engine>) {
 
 /// Starts tor, or attaches to a tor that runs already. Then handles tor's events until the control connection ends.
 async fn live(engine: &Arc<Engine>, held: &mut Held) -> End {
-    let settings = engine.fleet.settings.load_full();
+    let settings = engine.shared.settings.load_full();
     let end = match &engine.attach {
         Some(attach) => live_attached(engine, attach, &settings, held).await,
         None => live_started(engine, &settings, held).await,
@@ -133,7 +133,7 @@ async fn live_started(engine: &Arc<Engine>, settings: &Settings, held: &mut Held
     let user = user.map_err(|e| End::Hopeless(e.to_string()))?;
     let folder = Folder::open(&settings.data_dir, engine.folder_name()).await.map_err(End::Broken)?;
     let folder = held.folder.insert(Arc::new(folder)).clone();
-    folder.end_orphan(engine.id, &engine.fleet.tasks).await.map_err(End::Broken)?;
+    folder.end_orphan(engine.id, &engine.shared.tasks).await.map_err(End::Broken)?;
     engine.remember_guards(&folder).await;
     engine.seed(&folder, settings).await;
     let rules = Rules { distinct_subnets: user.distinct_subnets() };
@@ -145,7 +145,7 @@ async fn live_started(engine: &Arc<Engine>, settings: &Settings, held: &mut Held
     engine.write_torrc(&folder, settings, &user).await.map_err(End::Broken)?;
     let broken = |e: std::io::Error| End::Broken(format!("cannot start tor: {e}"));
     let torrc = folder.path().join("torrc");
-    let process = Process::start(&settings.binary, &torrc, engine.id.0, &engine.fleet.tasks).map_err(broken)?;
+    let process = Process::start(&settings.binary, &torrc, engine.id.0, &engine.shared.tasks).map_err(broken)?;
     let pid = process.pid();
     let process = held.process.insert(process);
     let socket = |name: &str| Addr::Unix(folder.sockets().join(name));
@@ -194,7 +194,7 @@ async fn live_attached(
     let folder = held.folder.insert(Arc::new(folder)).clone();
     engine.remember_guards(&folder).await;
     let deadline = Instant::now() + LOGIN;
-    let connected = Control::connect(&control, &attach.auth, deadline, &engine.fleet.tasks).await;
+    let connected = Control::connect(&control, &attach.auth, deadline, &engine.shared.tasks).await;
     let (control, events) = connected.map_err(broken)?;
     held.control = Some(control.clone());
     let version = control.version().await.map_err(broken)?;
@@ -252,7 +252,7 @@ async fn places(engine: &Engine, attach: &Attach) -> Result<(Addr, Addr, Addr), 
     let onion = attach.onion.as_ref().unwrap_or(&attach.socks);
     if attach.every_address {
         let all = timeout(LOGIN, Addr::all(&attach.control)).await.ok().and_then(Result::ok).unwrap_or_default();
-        let control = engine.fleet.hold(engine.id, all).ok_or(End::Absent)?;
+        let control = engine.shared.hold(engine.id, all).ok_or(End::Absent)?;
         let (socks, onion) = (control.with_port(&attach.socks), control.with_port(onion));
         return Ok((control, socks, onion));
     }
@@ -274,7 +274,7 @@ async fn find(key: &str, at: &Endpoint) -> Result<Addr, End> {
 async fn log_in(engine: &Arc<Engine>, addr: &Addr) -> Result<(Control, Events), ControlError> {
     let deadline = Instant::now() + LOGIN;
     loop {
-        match Control::connect(addr, &Auth::Offered, deadline, &engine.fleet.tasks).await {
+        match Control::connect(addr, &Auth::Offered, deadline, &engine.shared.tasks).await {
             // tor opens the socket before it writes the cookie file, so a missing cookie is also a reason to try again.
             Err(ControlError::Unreachable { .. } | ControlError::Cookie { .. }) if Instant::now() < deadline => {
                 sleep(LOGIN_RETRY).await;
@@ -307,7 +307,7 @@ impl Engine {
         };
         tokio::select! {
             () = unused => {}
-            () = self.fleet.tasks.killed() => {}
+            () = self.shared.tasks.killed() => {}
         }
     }
 
@@ -335,7 +335,7 @@ impl Engine {
         let pause = backoff.next(rand::rng().random());
         tracing::warn!(engine = self.id.0, pause_ms = pause.as_millis(), "the engine was lost: {why}");
         self.restarts.fetch_add(1, Ordering::Relaxed);
-        self.fleet.alert(Alert::EngineLost { engine: self.id, why: why.as_str().into() });
+        self.shared.alert(Alert::EngineLost { engine: self.id, why: why.as_str().into() });
         self.set_state(EngineState::Restarting { pause, why: why.into() });
         tokio::select! {
             () = sleep(pause) => Some(()),
@@ -348,7 +348,7 @@ impl Engine {
         if self.id.0 == 0 || has_directory(folder.path()) {
             return;
         }
-        let mut directory = self.fleet.directory.subscribe();
+        let mut directory = self.shared.directory.subscribe();
         let there = async { directory.wait_for(Option::is_some).await.is_ok() };
         if !matches!(timeout(SEED_WAIT, there).await, Ok(true)) {
             return; // the first engine is late, so this engine downloads the directory itself

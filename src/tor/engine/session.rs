@@ -20,9 +20,9 @@ use crate::tor::control::commands::{Signal, extended};
 use crate::tor::control::{ControlError, Events, Incoming};
 use crate::tor::event::{Bootstrap, Circ, CircReason, CircStatus, CircuitId, Event};
 use crate::tor::fault::LeaseFault;
-use crate::tor::fleet::Alert;
 use crate::tor::netdir::Netdir;
 use crate::tor::path::Path;
+use crate::tor::shared_state::Alert;
 use crate::tor::torrc::UserLines;
 
 mod entry;
@@ -125,7 +125,7 @@ pub(super) async fn run(engine: &Arc<Engine>, ports: Ports<'_>) -> String {
         recovery: Recovery::default(),
         probes,
         last_tick: (SystemTime::now(), Instant::now()),
-        directory: engine.fleet.directory.subscribe(),
+        directory: engine.shared.directory.subscribe(),
         directory_due: None,
         guard_due: Instant::now(),
         cut: HashMap::new(),
@@ -162,7 +162,7 @@ impl Session<'_> {
         }
         self.close_leftovers().await.map_err(text)?;
         self.refresh_directory().await;
-        while self.engine.fleet.netdir().is_none() {
+        while self.engine.shared.netdir().is_none() {
             sleep(BOOTSTRAP_LOOK).await; // tor has the directory, but has not written its files yet
             self.live.control.enough_directory().await.map_err(text)?; // fails if tor has ended
             self.refresh_directory().await;
@@ -197,7 +197,7 @@ impl Session<'_> {
         probed: &mut mpsc::UnboundedReceiver<bool>,
         user: Option<&UserLines>,
     ) -> String {
-        let period = self.engine.fleet.tick();
+        let period = self.engine.shared.tick();
         let mut tick = interval(period);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut upkeep = interval(UPKEEP);
@@ -310,7 +310,7 @@ impl Session<'_> {
             planned
         });
         if let Some(middle) = planned.as_ref().filter(|_| reached > 0).and_then(Path::middle) {
-            self.engine.fleet.avoid(middle);
+            self.engine.shared.avoid(middle);
         }
         // Only a circuit that is being built has a planned path. A circuit that we closed ourselves has none.
         let Some(planned) = planned else { return };
@@ -360,7 +360,7 @@ impl Session<'_> {
         if let Some(alarm) = alarm {
             tracing::warn!(engine = self.engine.id.0, "{alarm}");
             let text = alarm.to_string().into();
-            self.engine.fleet.alert(Alert::GuardSuspect { engine: self.engine.id, text });
+            self.engine.shared.alert(Alert::GuardSuspect { engine: self.engine.id, text });
         }
         self.show_health();
         Ok(())
@@ -368,11 +368,11 @@ impl Session<'_> {
 
     /// Applies changed settings as far as this is possible without a restart of tor. Open streams continue.
     async fn reload(&mut self, user: Option<&UserLines>) {
-        self.engine.act(|circuits, _| circuits.pool.set_limits(self.engine.fleet.limits()));
+        self.engine.act(|circuits, _| circuits.pool.set_limits(self.engine.shared.limits()));
         if user.is_none() {
             return;
         }
-        let settings = self.engine.fleet.settings.load_full();
+        let settings = self.engine.shared.settings.load_full();
         let reloaded = async {
             let user = UserLines::load(settings.torrc.as_deref(), &settings.extra).await.map_err(|e| e.to_string())?;
             self.engine.write_torrc(self.folder, &settings, &user).await?;

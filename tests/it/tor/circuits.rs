@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use exitgate::route::{Rank, WantedExit, WantedExits};
+use exitgate::route::{CircuitDemand, Rank, SpareCircuits};
 use exitgate::tor::LeaseFault;
 use rand::RngExt as _;
 use tokio::time::{Instant, timeout};
@@ -23,8 +23,8 @@ async fn no_two_keys_ever_share_a_circuit_and_no_circuit_is_overfull(backend: Ba
     let rig = Rig::start_with(&bed, |settings| settings.streams_per_circuit = 2).await;
     let us1 = bed.network.relay("us1");
     // Spares, so that keys compete for the same circuits.
-    let want = WantedExit { spares: 4, rank: Rank::Used, hops: 3 };
-    rig.wanted.send_replace(WantedExits { exits: [(fingerprint(us1), want)].into(), ..WantedExits::default() });
+    let want = SpareCircuits { spares: 4, rank: Rank::Used, hops: 3 };
+    rig.wanted.send_replace(CircuitDemand { exits: [(fingerprint(us1), want)].into(), ..CircuitDemand::default() });
     rig.until("spares", |tor| tor.status().iter().all(|engine| engine.spares == 2)).await;
 
     let mut owners = HashMap::new();
@@ -53,10 +53,10 @@ async fn spares_are_built_at_the_pace_that_is_set(backend: Backend) {
     };
     let rig = Rig::start_with(&bed, set).await;
     let exits = bed.network.exits();
-    let want = WantedExit { spares: 1, rank: Rank::Used, hops: 3 };
+    let want = SpareCircuits { spares: 1, rank: Rank::Used, hops: 3 };
     let begun = Instant::now();
     let all = exits.iter().map(|exit| (fingerprint(exit), want)).collect();
-    rig.wanted.send_replace(WantedExits { exits: all, ..WantedExits::default() });
+    rig.wanted.send_replace(CircuitDemand { exits: all, ..CircuitDemand::default() });
     rig.until("all spares", |tor| tor.status()[0].spares == exits.len()).await;
     // Half of the burst is for those who wait.
     let least = Duration::from_secs_f64((exits.len() as f64 - 2.0) / RATE);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use exitgate::lifecycle::{Ended, Lifecycle};
-use exitgate::route::WantedExits;
+use exitgate::route::CircuitDemand;
 use exitgate::tor::{Alert, EngineState, PreflightError, Settings, Tor, preflight};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -148,7 +148,7 @@ async fn without_a_tor_there_is_one_clear_word() {
         "{refused}"
     );
     let life = Lifecycle::new();
-    let tor = Tor::start(settings, life.tasks(), watch::Sender::new(WantedExits::default()).subscribe());
+    let tor = Tor::start(settings, life.tasks(), watch::Sender::new(CircuitDemand::default()).subscribe());
     let states = follow(&tor, "stopped").await;
     let Some(EngineState::Stopped { why: Some(why) }) = states.last() else { panic!("{states:?}") };
     assert_eq!(**why, refused.to_string());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use exitgate::config::Endpoint;
 use exitgate::lifecycle::{Ended, Lifecycle};
 use exitgate::net::{Host, Target};
-use exitgate::route::{Isolation, WantedExits};
+use exitgate::route::{CircuitDemand, Isolation};
 use exitgate::tor::control::Auth;
 use exitgate::tor::{Attach, BuildClass, EngineState, LeaseFault, Settings, Tor, Way};
 use tokio::sync::watch;
@@ -62,7 +62,7 @@ async fn garbage_on_the_control_port_is_said_so_and_tried_again_without_end() {
             Attach { control: at(addr), socks: at(addr), onion: None, every_address: false, auth: Auth::Offered };
         let settings = Settings { data_dir: dir.path().to_owned(), attach: vec![attach], ..Settings::default() };
         let life = Lifecycle::new();
-        let tor = Tor::start(settings, life.tasks(), watch::Sender::new(WantedExits::default()).subscribe());
+        let tor = Tor::start(settings, life.tasks(), watch::Sender::new(CircuitDemand::default()).subscribe());
         let mut changes = tor.changes();
         let twice = async {
             loop {

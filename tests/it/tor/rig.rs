@@ -11,7 +11,7 @@ use exitgate::dial::{DialError, Stream};
 use exitgate::exit::Fingerprint;
 use exitgate::lifecycle::{Ended, Lifecycle};
 use exitgate::net::{Host, Target};
-use exitgate::route::{Isolation, WantedExits};
+use exitgate::route::{CircuitDemand, Isolation};
 use exitgate::tor::control::{Addr, Auth, Control};
 use exitgate::tor::{BuildClass, Settings, Tor};
 use exitgate_testnet::web::ECHO_PORT;
@@ -52,7 +52,7 @@ pub(super) async fn bed(backend: Backend) -> Testbed {
 /// Engines in a network.
 pub(super) struct Rig {
     pub(super) tor: Tor,
-    pub(super) wanted: watch::Sender<WantedExits>,
+    pub(super) wanted: watch::Sender<CircuitDemand>,
     pub(super) life: Lifecycle,
     pub(super) settings: Settings,
     port: u16,
@@ -90,7 +90,7 @@ impl Rig {
 
     /// Engines that have just been told to start.
     pub(super) fn launch(bed: &Testbed, dir: TempDir, settings: Settings) -> Self {
-        let (life, wanted) = (Lifecycle::new(), watch::Sender::new(WantedExits::default()));
+        let (life, wanted) = (Lifecycle::new(), watch::Sender::new(CircuitDemand::default()));
         let tor = Tor::start(settings.clone(), life.tasks(), wanted.subscribe());
         Self { tor, wanted, life, settings, port: bed.web.http_port(), dir }
     }

@@ -1,6 +1,6 @@
 //! Circuits that are there before anybody asks.
 
-use exitgate::route::{OwnEngine, Rank, WantedExit, WantedExits};
+use exitgate::route::{CircuitDemand, OwnEngine, Rank, SpareCircuits};
 use exitgate::tor::EngineId;
 
 use super::rig::fingerprint;
@@ -15,8 +15,8 @@ async fn spares_lie_on_both_engines_and_are_rebuilt_only_when_used(backend: Back
     let bed = bed(backend).await;
     let rig = Rig::start(&bed).await;
     let us1 = bed.network.relay("us1");
-    let want = WantedExit { spares: 2, rank: Rank::Used, hops: 3 };
-    rig.wanted.send_replace(WantedExits { exits: [(fingerprint(us1), want)].into(), ..WantedExits::default() });
+    let want = SpareCircuits { spares: 2, rank: Rank::Used, hops: 3 };
+    rig.wanted.send_replace(CircuitDemand { exits: [(fingerprint(us1), want)].into(), ..CircuitDemand::default() });
     let spares = |tor: &exitgate::tor::Tor| tor.status().iter().map(|engine| engine.spares).collect::<Vec<_>>();
     rig.until("one spare on each engine", |tor| spares(tor) == [1, 1]).await;
     let first = rig.tor.circuits();
@@ -45,10 +45,10 @@ async fn a_route_with_an_engine_of_its_own_shares_nothing_and_takes_nobody_along
     let rig = Rig::start(&bed).await;
     let (us1, us2) = (bed.network.relay("us1"), bed.network.relay("us2"));
     let (alone, other) = (OwnEngine(7), OwnEngine(8));
-    let want = WantedExit { spares: 2, rank: Rank::Used, hops: 3 };
-    let wants = |own: &[OwnEngine]| WantedExits {
+    let want = SpareCircuits { spares: 2, rank: Rank::Used, hops: 3 };
+    let wants = |own: &[OwnEngine]| CircuitDemand {
         own: own.iter().map(|own| (*own, [(fingerprint(us1), want)].into())).collect(),
-        ..WantedExits::default()
+        ..CircuitDemand::default()
     };
     rig.wanted.send_replace(wants(&[alone, other]));
     rig.until("an engine for each, and its spares", |tor| {

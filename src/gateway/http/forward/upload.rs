@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::super::body::Piece;
-use super::super::carry::{Carrier, Stopped};
+use super::super::exchange_state::{ExchangeState, Stopped};
 use super::{Exchange, Progress};
 use crate::gateway::client::Inbox;
 use crate::gateway::failure::{ClientFault, Failure};
@@ -35,7 +35,7 @@ impl UploadEnd {
 pub(super) struct Upload<'a, M, R, W> {
     pub(super) exchange: &'a Exchange,
     pub(super) head: &'a [u8],
-    pub(super) carrier: &'a Carrier<'a, M>,
+    pub(super) carrier: &'a ExchangeState<'a, M>,
     pub(super) progress: &'a Progress,
     pub(super) client: R,
     pub(super) target: W,

@@ -3,7 +3,7 @@
 use super::super::super::fixture::*;
 use super::super::super::policy::Policy;
 use super::super::super::rules::{HostPattern, Rule, RuleSelector, Rules};
-use super::super::super::{Ask, Plan, Refusal, View, decide};
+use super::super::super::{Ask, NoPlan, Plan, View, decide};
 use super::*;
 use crate::exit::Source;
 use crate::route::selector::Words;
@@ -50,7 +50,7 @@ fn scope(world: &World, username: &str, to: &str) -> String {
     means(world, username, to).map_or_else(|why| why, |wish| wish.scope.to_string())
 }
 
-fn choose(world: &mut World, username: &str, to: &str) -> Result<Plan, Box<Refusal>> {
+fn choose(world: &mut World, username: &str, to: &str) -> Result<Plan, Box<NoPlan>> {
     let (wish, target) = (means(world, username, to).unwrap(), target(to));
     let ask = Ask { wish: &wish, key: "", target: &target, now: world.now, avoid: &[], plain: false };
     let view = View { catalog: &world.catalog, routes: &world.routes, bans: &world.bans };

@@ -17,9 +17,9 @@ use crate::tor::engine::first_hop::{FirstHop, Hop};
 use crate::tor::engine::guarding::Chosen;
 use crate::tor::event::{OrConn, OrStatus};
 use crate::tor::fault::{LeaseFault, StreamFault};
-use crate::tor::fleet::Alert;
 use crate::tor::liveness::{Decision, GuardSilence};
 use crate::tor::path::Entry;
+use crate::tor::shared_state::Alert;
 
 /// On a busy machine, a tick may come late by up to this time. Only a longer delay is taken as a sign that the machine
 /// slept.
@@ -38,7 +38,7 @@ impl Session<'_> {
     pub(super) fn hear(&mut self) {
         let now = Instant::now();
         let was_proven = {
-            let mut liveness = self.engine.fleet.liveness();
+            let mut liveness = self.engine.shared.liveness();
             let was_proven = liveness.is_proven();
             liveness.heard(self.engine.id, true, now);
             if matches!(self.hop.state(), Hop::Doubted | Hop::Silent(_)) {
@@ -56,7 +56,7 @@ impl Session<'_> {
         self.forget_silence();
         self.engine.set_silent(false);
         if !was_proven {
-            self.engine.fleet.alert(Alert::NetworkReached { engine: self.engine.id });
+            self.engine.shared.alert(Alert::NetworkReached { engine: self.engine.id });
         }
         self.show_health();
     }
@@ -67,9 +67,9 @@ impl Session<'_> {
 
     /// Records that a guard other than the entry answered a test.
     pub(super) fn heard_another(&mut self, guard: Fingerprint) {
-        let fleet = &self.engine.fleet;
-        let was_proven = fleet.liveness().is_proven();
-        fleet.liveness().heard(self.engine.id, false, Instant::now());
+        let shared = &self.engine.shared;
+        let was_proven = shared.liveness().is_proven();
+        shared.liveness().heard(self.engine.id, false, Instant::now());
         let mut state = self.engine.guard();
         state.note_success(guard, SystemTime::now(), &mut rand::rng());
         // Before this answer, no relay answered any engine, so the network was down. Failures of guards since the entry
@@ -96,7 +96,7 @@ impl Session<'_> {
         }
         self.hop.restart(now); // only answers after this moment can show that the network works
         self.engine.set_silent(true);
-        let all = self.engine.fleet.liveness().silent(self.engine.id, now);
+        let all = self.engine.shared.liveness().silent(self.engine.id, now);
         self.engine.streams().all_unanswered(StreamFault::FirstHop);
         self.engine.act(|circuits, _| circuits.pool.refuse_all(LeaseFault::FirstHop));
         tracing::info!(engine = self.engine.id.0, "the guard does not answer");
@@ -105,7 +105,7 @@ impl Session<'_> {
                 "no guard of the Tor network answers: check this machine's network. Nothing is held against exits \
                  and guards until one answers"
             );
-            self.engine.fleet.alert(Alert::NetworkLost);
+            self.engine.shared.alert(Alert::NetworkLost);
         }
         self.show_health();
     }
@@ -167,7 +167,7 @@ impl Session<'_> {
         self.recovery.heard();
         self.forget_silence();
         if let Some(was) = was.filter(|_| self.engine.is_silent()) {
-            self.engine.fleet.avoid(was.id()); // the old guard hangs, so no engine may use it as a middle relay
+            self.engine.shared.avoid(was.id()); // the old guard hangs, so no engine may use it as a middle relay
             let hung = self.engine.act(|circuits, now| circuits.pool.hang_through(was.id(), now));
             hung.into_iter().for_each(|circuit| self.engine.streams().unanswered(circuit, StreamFault::FirstHop));
         }
@@ -186,7 +186,7 @@ impl Session<'_> {
 
     /// Checks whether the entry is silent, and does what is due during a silence. Called at every tick.
     pub(super) async fn check_entry(&mut self) {
-        let (now, answer) = (Instant::now(), self.engine.fleet.answer_time());
+        let (now, answer) = (Instant::now(), self.engine.shared.answer_time());
         if self.is_deaf(answer, now) {
             return;
         }
@@ -205,7 +205,7 @@ impl Session<'_> {
         // over another path.
         let waits = |sent: &Instant| now.saturating_duration_since(*sent) >= answer / 3;
         let in_doubt = build.into_iter().chain(nudge).any(|sent| waits(&sent) && self.hop.heard() < Some(sent));
-        let is_asked = self.engine.fleet.liveness().asks(self.engine.id);
+        let is_asked = self.engine.shared.liveness().asks(self.engine.id);
         match self.hop.state() {
             Hop::Silent(since) => self.bear_silence(since, now).await,
             Hop::New | Hop::Doubted => self.test_entry(),
@@ -238,15 +238,15 @@ impl Session<'_> {
         if !self.trials.is_testing(self.entry()) {
             self.test_entry();
         }
-        let timeout = self.engine.fleet.settings.load().circuit_timeout;
+        let timeout = self.engine.shared.settings.load().circuit_timeout;
         let began = self.silent_since.unwrap_or(since);
-        let anew = self.recovery.connected_anew();
+        let anew = self.recovery.last_forced_reconnect();
         self.outage |= {
-            let liveness = self.engine.fleet.liveness();
+            let liveness = self.engine.shared.liveness();
             !liveness.is_proven() || liveness.is_shared(self.engine.id, anew.unwrap_or(began))
         };
         let silence = GuardSilence { began, since, anew: anew.is_some(), reachable: self.reachable };
-        let decision = self.engine.fleet.liveness().decide(silence, timeout, now);
+        let decision = self.engine.shared.liveness().decide(silence, timeout, now);
         match (decision, self.entry()) {
             // If the network was down for a time, the guard may only seem silent, because TCP has not yet sent the lost
             // data again. So the guard is not blamed then.
@@ -269,7 +269,7 @@ impl Session<'_> {
     pub(super) fn look_for_sleep(&mut self) {
         let (wall, steady) = std::mem::replace(&mut self.last_tick, (SystemTime::now(), Instant::now()));
         let wall = self.last_tick.0.duration_since(wall).unwrap_or_default();
-        let least = (self.engine.fleet.settings.load().circuit_timeout * 3 / 2).max(LEAST_SLEEP);
+        let least = (self.engine.shared.settings.load().circuit_timeout * 3 / 2).max(LEAST_SLEEP);
         let Some(slept) = sleep_between(wall, self.last_tick.1 - steady, least) else { return };
         tracing::info!(
             engine = self.engine.id.0,
@@ -287,7 +287,7 @@ impl Session<'_> {
             Self { directory_lost: true, .. } => Some("the directory is too old or too small to build circuits"),
             Self { deaf: true, .. } => Some("tor does not answer commands"),
             _ if self.entry().is_none() => Some("there is no guard that it may use; the log says why"),
-            _ if self.hop.is_silent() && self.engine.fleet.liveness().is_proven() => Some("its guard does not answer"),
+            _ if self.hop.is_silent() && self.engine.shared.liveness().is_proven() => Some("its guard does not answer"),
             _ if self.hop.is_silent() => Some("no guard answers: check this machine's network"),
             _ => None,
         };
@@ -317,14 +317,14 @@ impl Session<'_> {
     /// proxy.
     fn probe_address(&self) -> Option<SocketAddr> {
         let Some(Entry::Guard(guard)) = self.entry().filter(|_| self.live.may_probe) else { return None };
-        let dir = self.engine.fleet.netdir()?;
+        let dir = self.engine.shared.netdir()?;
         let relay = dir.relay(&guard)?;
         Some((relay.v4(), relay.or_port()).into())
     }
 
     fn probe(&self, addr: SocketAddr, timeout_: Duration) {
         let results = self.probes.clone();
-        self.engine.fleet.tasks.spawn("probe", async move {
+        self.engine.shared.tasks.spawn("probe", async move {
             let reached = timeout(timeout_ / 10, connect(addr)).await.unwrap_or(false);
             let _ = results.send(reached); // fails if the run of tor has ended
         });
@@ -334,7 +334,7 @@ impl Session<'_> {
     async fn reconnect(&mut self, now: Instant) {
         (self.outage, self.reachable) = (false, self.recovery.was_reached());
         self.hop.restart(now);
-        self.engine.fleet.liveness().silent(self.engine.id, now); // this makes the other engines test their guards
+        self.engine.shared.liveness().silent(self.engine.id, now); // this makes the other engines test their guards
         if self.engine.attach.is_some() {
             return; // other programs may use an attached tor too, so its connections stay
         }

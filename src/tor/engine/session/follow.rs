@@ -21,19 +21,19 @@ impl Session<'_> {
 
     /// Starts a task that looks for a new directory. The engine's loop must not wait for the disk.
     pub(super) fn look_for_directory(&self) {
-        self.engine.fleet.tasks.spawn("directory", refresh(self.engine.clone(), self.directory_place()));
+        self.engine.shared.tasks.spawn("directory", refresh(self.engine.clone(), self.directory_place()));
     }
 
     /// Applies a new directory: its limits, and the choice of another guard if it no longer lists the guard in use.
     pub(super) async fn follow_directory(&mut self) {
-        self.engine.act(|circuits, _| circuits.pool.set_limits(self.engine.fleet.limits()));
-        self.engine.fleet.warn_of_version(self.live.version);
+        self.engine.act(|circuits, _| circuits.pool.set_limits(self.engine.shared.limits()));
+        self.engine.shared.warn_of_version(self.live.version);
         self.find_entry().await;
     }
 }
 
 async fn refresh(engine: Arc<Engine>, from: From) {
-    if let Err(why) = directory::refresh(&engine.fleet.directory, &engine.fleet.reads, &from).await {
+    if let Err(why) = directory::refresh(&engine.shared.directory, &engine.shared.reads, &from).await {
         tracing::warn!(engine = engine.id.0, "the directory could not be read again: {why}");
     }
 }

@@ -89,7 +89,7 @@ impl Recovery {
     }
 
     /// Returns when tor was last made to connect anew during the present silence. `None` if this did not happen.
-    pub(super) fn connected_anew(&self) -> Option<Instant> {
+    pub(super) fn last_forced_reconnect(&self) -> Option<Instant> {
         self.probed.1.max(self.blind.1)
     }
 
@@ -159,9 +159,9 @@ mod tests {
         recovery.reached(false);
         assert_eq!(steps(&mut recovery, silence, 30..40), [(30, Step::Probe)]);
         recovery.reached(true);
-        assert_eq!(recovery.connected_anew(), None);
+        assert_eq!(recovery.last_forced_reconnect(), None);
         assert_eq!(steps(&mut recovery, silence, 40..44), [(40, Step::Reconnect)], "and no probe soon after that");
-        assert_eq!(recovery.connected_anew(), Some(silence.since + Duration::from_secs(40)));
+        assert_eq!(recovery.last_forced_reconnect(), Some(silence.since + Duration::from_secs(40)));
         // The guard accepts connections and stays silent. So tor connects anew again and again, each time after a
         // longer pause.
         let mut reconnects = Vec::new();
@@ -182,9 +182,9 @@ mod tests {
         let steps = steps(&mut recovery, silence(false, false), 0..1300);
         let want = [60, 180, 420, 720, 1020].map(|second| (second, Step::Reconnect));
         assert_eq!(steps, want);
-        assert!(recovery.connected_anew().is_some());
+        assert!(recovery.last_forced_reconnect().is_some());
         recovery.heard();
-        assert_eq!(recovery.connected_anew(), None);
+        assert_eq!(recovery.last_forced_reconnect(), None);
     }
 
     #[test]

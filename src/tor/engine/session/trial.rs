@@ -163,7 +163,7 @@ impl Session<'_> {
     }
 
     fn test(&mut self, entry: Entry, guard: Fingerprint) {
-        let Some(dir) = self.engine.fleet.netdir().filter(|_| !self.trials.tests(guard)) else { return };
+        let Some(dir) = self.engine.shared.netdir().filter(|_| !self.trials.tests(guard)) else { return };
         let exits = dir.relays().filter(|relay| relay.flags().has(Flags::EXIT)).map(|relay| relay.fingerprint());
         let none = HashSet::new();
         let path = exits.sample(&mut rand::rng(), EXITS).into_iter().find_map(|exit| {
@@ -196,7 +196,7 @@ impl Session<'_> {
         self.trials.note(works, Instant::now());
         if works {
             self.heard_another(trial.guard);
-        } else if circ.is_answered() || self.engine.fleet.liveness().is_alive_since(trial.began) {
+        } else if circ.is_answered() || self.engine.shared.liveness().is_alive_since(trial.began) {
             self.engine.guard().note_failure(trial.guard, SystemTime::now());
         }
         self.find_entry().await;
@@ -207,7 +207,7 @@ impl Session<'_> {
         self.trials.note(false, Instant::now());
         // The guard counts as down only if another relay has answered some engine since this test began. Otherwise the
         // network may be down, and the missing answer says nothing about this guard.
-        if self.engine.fleet.liveness().is_alive_since(late.began) {
+        if self.engine.shared.liveness().is_alive_since(late.began) {
             self.engine.guard().note_failure(late.guard, SystemTime::now());
             self.find_entry().await;
         }

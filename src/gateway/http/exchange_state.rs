@@ -35,7 +35,7 @@ impl From<io::Error> for Stopped {
 
 /// The state that both directions of an exchange share.
 #[derive(Debug)]
-pub struct Carrier<'a, M> {
+pub struct ExchangeState<'a, M> {
     meter: &'a M,
     idle: Idle,
     rate: Option<&'a Bucket>,
@@ -45,7 +45,7 @@ pub struct Carrier<'a, M> {
     moved: AtomicU64,
 }
 
-impl<'a, M: Meter> Carrier<'a, M> {
+impl<'a, M: Meter> ExchangeState<'a, M> {
     pub fn new(meter: &'a M, idle: Idle, rate: Option<&'a Bucket>, spend: Option<&'a Spend>) -> Self {
         Self { meter, idle, rate, spend, moved: AtomicU64::new(0) }
     }
@@ -122,7 +122,7 @@ impl<'a, M: Meter> Carrier<'a, M> {
         }
     }
 
-    /// Counts bytes that were written without [`Carrier::write`].
+    /// Counts bytes that were written without [`ExchangeState::write`].
     pub fn count(&self, bytes: usize, way: Direction) {
         if let Some(spend) = self.spend {
             spend.add(bytes);
@@ -163,9 +163,10 @@ mod tests {
     async fn bytes_that_were_not_written_are_given_back() {
         let account = Account::limited(100);
         let (spend, meter, idle) = (account.spend("tor"), Traffic::default(), Idle::default());
-        let carrier = Carrier::new(&meter, idle, None, Some(&spend));
+        let carrier = ExchangeState::new(&meter, idle, None, Some(&spend));
         let (mut to, from) = tokio::io::duplex(10);
-        let write = async |carrier: &Carrier<'_, Traffic>, to: &mut _| carrier.write(to, &[7; 60], Direction::Up).await;
+        let write =
+            async |carrier: &ExchangeState<'_, Traffic>, to: &mut _| carrier.write(to, &[7; 60], Direction::Up).await;
         // The receiver takes 10 bytes and then nothing. The client disconnects, which drops the future.
         let dropped = timeout(Duration::from_secs(1), write(&carrier, &mut to)).await;
         assert!(dropped.is_err());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::fixture::*;
 use super::super::policy::Policy;
-use crate::exit::catalog::lookups;
+use crate::exit::catalog::scan_count;
 use crate::exit::policy::PortPolicy;
 use crate::exit::{Abilities, Anonymity, ExitId, Protocol, PublicId, Verdict};
 
@@ -98,9 +98,9 @@ fn no_username_walks_over_the_catalog() {
                 let name = name.replace('#', &round.to_string());
                 let Ok(wish) = world.routes.resolve(&name, None) else { continue };
                 drop(wish);
-                let (_, looked) = lookups::during(|| _ = world.decide_to(&name, to));
+                let (_, looked) = scan_count::during(|| _ = world.decide_to(&name, to));
                 worst = worst.max((looked, format!("{name} to {to}")));
-                let (_, looked) = lookups::during(|| _ = world.explain(&name, to));
+                let (_, looked) = scan_count::during(|| _ = world.explain(&name, to));
                 worst = worst.max((looked, format!("why {name} to {to}")));
             }
         }
@@ -114,7 +114,7 @@ fn an_exit_of_a_small_set_is_looked_at_once_if_none_of_them_is_good_enough() {
     let mut world = World::new(&["US"; 5]);
     world.route("shop", "us", Policy { pool: 1, ..Policy::default() });
     (0..5).for_each(|n| world.eject(n));
-    let (_, looked) = lookups::during(|| world.decide("shop").unwrap());
+    let (_, looked) = scan_count::during(|| world.decide("shop").unwrap());
     // Four steps of the choice look at the member of the pool. One step looks at each of the other four exits. A second
     // draw from the same few exits could find nothing new.
     assert!(looked <= 4 + 4, "{looked}");
@@ -126,7 +126,7 @@ fn many_pins_and_a_lost_exit_do_not_walk_either() {
     let mut worst = 0;
     // There are more pins than addresses, so at the end several pins share each address.
     for n in 0..4000 {
-        let (_, looked) = lookups::during(|| _ = world.first(&format!("us-strict-session-p{n}")));
+        let (_, looked) = scan_count::during(|| _ = world.first(&format!("us-strict-session-p{n}")));
         worst = worst.max(looked);
     }
     assert!(worst <= BOUND, "{worst}");
@@ -138,6 +138,6 @@ fn many_pins_and_a_lost_exit_do_not_walk_either() {
     let mut edit = world.catalog.edit();
     edit.learn(home.id(), |known| known.verdict = Verdict::Bad);
     world.catalog = edit.finish();
-    let (again, looked) = lookups::during(|| world.decide("us-strict-session-p7"));
+    let (again, looked) = scan_count::during(|| world.decide("us-strict-session-p7"));
     assert!(again.is_err() && looked <= BOUND, "{looked}");
 }

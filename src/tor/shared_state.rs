@@ -50,7 +50,7 @@ const AVOID: Duration = Duration::from_secs(90);
 
 /// The state that all engines share.
 #[derive(Debug)]
-pub(super) struct Fleet {
+pub(super) struct SharedState {
     pub(super) settings: ArcSwap<Settings>,
     pub(super) tasks: Tasks,
     /// The newest directory of relays that any engine has.
@@ -72,7 +72,7 @@ pub(super) struct Fleet {
     avoid: Mutex<HashMap<Fingerprint, Instant>>,
 }
 
-impl Fleet {
+impl SharedState {
     pub(super) fn new(settings: Settings, tasks: Tasks) -> Self {
         Self {
             settings: ArcSwap::from_pointee(settings),
@@ -185,15 +185,15 @@ mod tests {
 
     #[tokio::test]
     async fn each_address_behind_a_name_is_driven_by_one_engine() {
-        let fleet = Fleet::new(Settings::default(), Lifecycle::new().tasks());
+        let shared = SharedState::new(Settings::default(), Lifecycle::new().tasks());
         let addrs =
             |last: &[u8]| last.iter().map(|n| format!("10.0.0.{n}:9051").parse().unwrap()).collect::<Vec<Addr>>();
-        let hold = |engine, last: &[u8]| fleet.hold(EngineId(engine), addrs(last)).map(|addr| addr.to_string());
+        let hold = |engine, last: &[u8]| shared.hold(EngineId(engine), addrs(last)).map(|addr| addr.to_string());
         assert_eq!(hold(0, &[1, 2]).as_deref(), Some("10.0.0.1:9051"));
         assert_eq!(hold(1, &[1, 2]).as_deref(), Some("10.0.0.2:9051"));
         assert_eq!(hold(2, &[1, 2]), None, "there is no third");
         assert_eq!(hold(0, &[1, 2]).as_deref(), Some("10.0.0.1:9051"), "its own is free for itself");
-        fleet.let_go(EngineId(0));
+        shared.let_go(EngineId(0));
         assert_eq!(hold(2, &[1, 2]).as_deref(), Some("10.0.0.1:9051"));
         assert_eq!(hold(0, &[]), None);
     }

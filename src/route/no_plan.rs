@@ -15,7 +15,7 @@ use crate::exit::{ExitId, Moment};
 /// Why a connection has no exit, with the number of exits left after each filter step.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why} ({funnel})")]
-pub struct Refusal {
+pub struct NoPlan {
     pub why: Why,
     pub funnel: Funnel,
     /// Exits that nobody has checked yet, but that would be suitable if a check found them good. The gateway has these
