@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -58,13 +59,19 @@ struct Name(&'static str);
 
 /// The name of one entry of `[[sources.upstream]]`. This is a thin pointer, because a selector contains it, and each
 /// connection holds a selector.
-#[derive(Clone, Copy, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Eq, PartialOrd, Ord)]
 pub struct UpstreamName(&'static Name);
 
 impl PartialEq for UpstreamName {
     /// Each name is interned once, so equal names have equal pointers.
     fn eq(&self, other: &Self) -> bool {
         std::ptr::eq(self.0, other.0)
+    }
+}
+
+impl Hash for UpstreamName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 

@@ -12,9 +12,13 @@
 //!
 //! The table is bounded and is lost at a restart. Bans are not lost, so a restart costs a few refused requests.
 
+mod site_level;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::site_level::SiteLevel;
+pub use self::site_level::{Cause, Event, Outcome};
 use super::ban::site_name;
 use super::lru::Sharded;
 use super::selector::Mode;
@@ -28,88 +32,6 @@ use crate::net::Host;
 /// The largest number of pairs (route, site). An entry takes about 200 bytes. Not tuned: some thousand sites at the
 /// same time are many for one scraper.
 const SITES: usize = 10_000;
-
-/// How many exits of a source a site must ban before the next source serves. One ban says nothing about the source: the
-/// exit itself may have a bad name.
-const BANS: u32 = 2;
-
-/// How many requests in a row must fail before the next source serves. Not tuned: two forbidden pages in a row are
-/// common, three are not.
-const FAILURES: u8 = 3;
-
-/// How many requests in a row through a later source must fail until it counts as no better than the earlier one.
-const USELESS: u8 = 2;
-
-/// When this many requests were counted, their number and the number of their bans are halved, so old requests count
-/// less. Not tuned.
-const WINDOW: u32 = 64;
-
-/// One of this many requests is a trial of the source before the present one. A trial at a site that still bans this
-/// source fails, so a larger share would cost more failed requests.
-const TRIAL_EVERY: u32 = 50;
-
-/// After a trial that succeeded, one of this many requests is the next trial.
-const TRIAL_AGAIN: u32 = 5;
-
-/// During `escalate_for` there are at most this many trials, so a busy scraper does not have many exits banned.
-const TRIALS_IN_TIME: u32 = 60;
-
-/// How many trials in a row must succeed before the level falls.
-const TRIALS: u8 = 2;
-
-/// Why requests begin with a later source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// The site has banned exits of the earlier source.
-    Banned,
-    /// Requests through the earlier source failed or were refused.
-    Failed,
-}
-
-impl Cause {
-    /// Returns the word that the API uses.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Banned => "banned",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-/// A change of the source with which requests to a site begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Requests begin with a later source.
-    Begun(Cause),
-    /// `escalate_for` has passed, so requests begin with the first source again.
-    Ended,
-    /// Trials have shown that the earlier source works again.
-    Returned,
-    /// The later source was refused too.
-    Useless,
-}
-
-impl Event {
-    /// Returns the value of the metric label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Begun(Cause::Banned) => "begun_banned",
-            Self::Begun(Cause::Failed) => "begun_failed",
-            Self::Ended => "ended",
-            Self::Returned => "returned",
-            Self::Useless => "useless",
-        }
-    }
-}
-
-/// How a request through a source ended, as far as the gateway can see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The site answered and did not refuse, or a tunnel to the site was opened.
-    Served,
-    /// No stream to the site could be opened, or the site refused the request (403 or 429).
-    Failed,
-}
 
 /// How one request begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +56,7 @@ pub struct Escalated {
 
 /// The table of all escalations.
 #[derive(Debug)]
-pub struct Escalations(Sharded<Key, Standing>);
+pub struct Escalations(Sharded<Key, SiteLevel>);
 
 #[derive(Debug)]
 struct Key {
@@ -169,14 +91,14 @@ impl Escalations {
         let key = (wish.label(), &*site);
         let hash = self.0.hash(key);
         let mut shard = self.0.lock(hash);
-        if let Some(standing) = shard.get(hash, |other| other.is(key)) {
-            let (first, event) = standing.begin(sources.len(), bans, lasts, now);
+        if let Some(site_level) = shard.get(hash, |other| other.is(key)) {
+            let (first, event) = site_level.begin(sources.len(), bans, lasts, now);
             return Some(Start { first, event, evicted: false });
         }
-        let mut standing = Standing::at(0, now);
-        let (first, event) = standing.begin(sources.len(), bans, lasts, now);
+        let mut site_level = SiteLevel::at(0, now);
+        let (first, event) = site_level.begin(sources.len(), bans, lasts, now);
         let key = Key { route: wish.label().into(), site: site.into() };
-        let evicted = shard.insert(hash, key, standing).is_some_and(|(_, standing)| standing.level(now) > 0);
+        let evicted = shard.insert(hash, key, site_level).is_some_and(|(_, site_level)| site_level.level(now) > 0);
         Some(Start { first, event, evicted })
     }
 
@@ -200,7 +122,7 @@ impl Escalations {
         let key = (route, &*site);
         let hash = self.0.hash(key);
         let shard = self.0.lock(hash);
-        shard.peek(hash, |other| other.is(key)).map(|standing| standing.level(now))
+        shard.peek(hash, |other| other.is(key)).map(|site_level| site_level.level(now))
     }
 
     /// Returns the escalation of the site that applies now. Changes nothing.
@@ -210,9 +132,9 @@ impl Escalations {
         let key = (route, &*site);
         let hash = self.0.hash(key);
         let shard = self.0.lock(hash);
-        let standing = shard.peek(hash, |other| other.is(key)).filter(|standing| standing.level(now) > 0)?;
-        let source = *wish.policy.sources(&wish.selector).get(standing.level)?;
-        Some(Escalated { source, cause: standing.cause, until: standing.until })
+        let site_level = shard.peek(hash, |other| other.is(key)).filter(|site_level| site_level.level(now) > 0)?;
+        let source = *wish.policy.sources(&wish.selector).get(site_level.level)?;
+        Some(Escalated { source, cause: site_level.cause, until: site_level.until })
     }
 
     #[cfg(test)]
@@ -241,165 +163,6 @@ fn banned(view: View<'_>, source: Source, host: &Host, now: Moment) -> u32 {
     let mut of_source = view.catalog.matching(&filter);
     of_source.keep(&bans.slots(view.catalog, now));
     u32::try_from(of_source.count()).unwrap_or(u32::MAX)
-}
-
-/// What is known of one site and one route.
-#[derive(Clone, Debug)]
-struct Standing {
-    /// The index of the source with which requests begin.
-    level: usize,
-    /// Why the level is not 0. Has no meaning if it is 0.
-    cause: Cause,
-    /// If the level is not 0: when it becomes 0 again.
-    until: Moment,
-    /// The level does not rise before this time.
-    hold: Moment,
-    /// The number of requests that began with the source of the level, halved from time to time.
-    tried: u32,
-    /// How many of the present bans do not count, because they are older than this level.
-    base: u32,
-    /// How many requests in a row failed through the source of the level.
-    failures: u8,
-    /// True if the source of the level has served a request.
-    has_served: bool,
-    trial: Trial,
-}
-
-/// The trials of the source before the source of the level.
-#[derive(Clone, Debug)]
-struct Trial {
-    /// How many requests began since the last trial.
-    waited: u32,
-    /// When the last trial began, or the escalation.
-    at: Moment,
-    /// True while the result of the last trial is open.
-    is_open: bool,
-    /// How many exits of the tried source the site banned when the trial began.
-    bans: u32,
-    served: bool,
-    failed: bool,
-    /// How many trials in a row succeeded.
-    passed: u8,
-}
-
-impl Standing {
-    fn at(level: usize, now: Moment) -> Self {
-        let trial = Trial { waited: 0, at: now, is_open: false, bans: 0, served: false, failed: false, passed: 0 };
-        Self {
-            level,
-            cause: Cause::Banned,
-            until: now,
-            hold: now,
-            tried: 0,
-            base: u32::MAX,
-            failures: 0,
-            has_served: false,
-            trial,
-        }
-    }
-
-    fn level(&self, now: Moment) -> usize {
-        if now < self.until { self.level } else { 0 }
-    }
-
-    /// Begins a request. `bans` returns how many exits of the source with this index the site bans now. Returns the index
-    /// of the source to begin with.
-    fn begin(
-        &mut self,
-        sources: usize,
-        bans: impl Fn(usize) -> u32,
-        lasts: Duration,
-        now: Moment,
-    ) -> (usize, Option<Event>) {
-        let mut event = None;
-        if self.level >= sources || self.level > 0 && now >= self.until {
-            *self = Self::at(0, now);
-            event = Some(Event::Ended);
-        }
-        let banned = bans(self.level);
-        self.base = self.base.min(banned);
-        let new = banned - self.base;
-        if new >= BANS && new.saturating_mul(2) >= self.tried {
-            event = self.refused(sources, Cause::Banned, lasts, now).or(event);
-            self.base = self.base.min(bans(self.level));
-        }
-        if self.level > 0 {
-            self.trial.waited = self.trial.waited.saturating_add(1);
-            if self.is_trial_due(lasts, now) {
-                if self.closes_trial(bans(self.level - 1)) {
-                    let until = self.until;
-                    *self = Self { until, cause: self.cause, ..Self::at(self.level - 1, now) };
-                    event = Some(Event::Returned);
-                } else {
-                    let bans = bans(self.level - 1);
-                    let passed = self.trial.passed;
-                    self.trial =
-                        Trial { waited: 0, at: now, is_open: true, bans, served: false, failed: false, passed };
-                    return (self.level - 1, event);
-                }
-            }
-        }
-        self.tried += 1;
-        if self.tried >= WINDOW {
-            self.tried /= 2;
-            self.base = self.base.saturating_add(new / 2);
-        }
-        (self.level, event)
-    }
-
-    /// Changes the level, because the source of the level is refused again and again.
-    fn refused(&mut self, sources: usize, cause: Cause, lasts: Duration, now: Moment) -> Option<Event> {
-        if self.level + 1 < sources && now >= self.hold {
-            *self = Self { cause, until: now.after(lasts), ..Self::at(self.level + 1, now) };
-            return Some(Event::Begun(cause));
-        }
-        if self.level == 0 {
-            return None;
-        }
-        *self = Self { hold: now.after(lasts), ..Self::at(0, now) };
-        Some(Event::Useless)
-    }
-
-    fn is_trial_due(&self, lasts: Duration, now: Moment) -> bool {
-        let every = if self.trial.passed > 0 { TRIAL_AGAIN } else { TRIAL_EVERY };
-        self.trial.waited >= every && now.since(self.trial.at) >= lasts / TRIALS_IN_TIME
-    }
-
-    /// Decides how the last trial ended. `bans` is how many exits of the tried source the site bans now. Returns true if
-    /// enough trials in a row succeeded. A client that uses tunnels reports a refusal, which makes a ban, but no success.
-    /// So a trial succeeded if it was served and no ban followed until the next trial is due.
-    fn closes_trial(&mut self, bans: u32) -> bool {
-        if std::mem::take(&mut self.trial.is_open) {
-            let succeeded = self.trial.served && !self.trial.failed && bans <= self.trial.bans;
-            self.trial.passed = if succeeded { self.trial.passed + 1 } else { 0 };
-        }
-        self.trial.passed >= TRIALS
-    }
-
-    fn note(&mut self, at: usize, outcome: Outcome, sources: usize, lasts: Duration, now: Moment) -> Option<Event> {
-        if at < self.level {
-            match outcome {
-                Outcome::Served => self.trial.served = true,
-                Outcome::Failed => self.trial.failed = true,
-            }
-        }
-        if at != self.level {
-            return None;
-        }
-        if outcome == Outcome::Served {
-            (self.failures, self.has_served) = (0, true);
-            return None;
-        }
-        self.failures = self.failures.saturating_add(1);
-        // If nothing was ever served by the later source, the site is probably down for everybody.
-        let most = if self.level > 0 && !self.has_served { USELESS } else { FAILURES };
-        if self.failures < most {
-            return None;
-        }
-        let is_useless = self.level > 0 && !self.has_served;
-        let sources = if is_useless { self.level + 1 } else { sources };
-        self.refused(sources, Cause::Failed, lasts, now)
-    }
 }
 
 #[cfg(test)]

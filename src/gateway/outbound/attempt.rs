@@ -16,7 +16,7 @@ use super::hedge::Race;
 use super::{Outbound, Wish};
 use crate::dial::{self, DialError, EngineFault, ExitFault, Stream};
 use crate::exit::load::{DialEffect, DialSpeed, InFlight};
-use crate::exit::{Exit, ExitId, Fingerprint, Moment, Source};
+use crate::exit::{Exit, ExitId, Fingerprint, Moment};
 use crate::route::choose::Plan;
 use crate::route::escalation::{self, Outcome};
 use crate::route::selector::Mode;
@@ -102,7 +102,7 @@ impl Outbound {
     }
 
     /// Dials at most `left` exits. `failed` are the exits with which this request has already failed.
-    async fn dial_exits(
+    pub(super) async fn dial_exits(
         &self,
         attempt: Attempt<'_>,
         mut plan: Plan,
@@ -146,35 +146,6 @@ impl Outbound {
         }
     }
 
-    /// Dials exits of the other sources, because the provider of the exits `refused` refuses the account. Returns `None` if
-    /// there are none that the request may use.
-    async fn dial_other_sources(
-        &self,
-        attempt: &Attempt<'_>,
-        plan: &Plan,
-        refused: Vec<ExitId>,
-        failed: &[ExitId],
-        left: usize,
-    ) -> Option<Result<Opened<Lease>, Refusal>> {
-        let is_refused = |source: &Source| refused.iter().any(|exit| exit.source() == *source);
-        let others: Arc<[Source]> =
-            attempt.wish.sources().iter().copied().filter(|source| !is_refused(source)).collect();
-        if others.is_empty() || attempt.wish.selector.mode == Mode::Strict {
-            return None;
-        }
-        let wish = attempt.wish.with_order(others);
-        let failed = [failed, &refused].concat();
-        let avoid = [attempt.request.avoid, &failed].concat();
-        let attempt = Attempt { wish: &wish, request: OpenRequest { avoid: &avoid, ..attempt.request }, ..*attempt };
-        let mut next = match self.decide(&attempt) {
-            Ok(next) => next,
-            Err(refusal) => self.wait_for_tests(&attempt, refusal, Self::decide).await.ok()?,
-        };
-        Self::check_sources(&attempt, &next).ok()?;
-        self.adopt(plan, &mut next).await;
-        Some(self.dial_exits(attempt, next, failed, left).await)
-    }
-
     /// Removes the failed exits from the plan. If no exit is left in the plan and the route is not strict, a new plan
     /// without the failed exits is made. Returns false if there is no exit to try.
     async fn next_exit(
@@ -207,18 +178,6 @@ impl Outbound {
         self.adopt(plan, &mut next).await;
         *plan = next;
         true
-    }
-
-    /// Prepares the plan `next` to replace the plan `before`.
-    async fn adopt(&self, before: &Plan, next: &mut Plan) {
-        if !next.events.is_empty() {
-            Box::pin(self.parts.state.make_durable(std::mem::take(&mut next.events))).await;
-        }
-        // The first plan may have moved the session. The exit before that move is the exit that the client used last.
-        if let (Some(before), Some(moved)) = (&before.moved, &mut next.moved) {
-            moved.from = before.from.clone();
-        }
-        next.moved = next.moved.take().filter(|moved| moved.from != moved.to);
     }
 
     /// Dials the first exit of the plan. If the first dial takes longer than 95 % of the dials through the faster one

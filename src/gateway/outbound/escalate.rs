@@ -1,13 +1,20 @@
 //! The order in which a request tries the sources of its route, and what the gateway learns from its requests about
 //! these sources. [`crate::route::escalation`] decides.
 
+use std::sync::Arc;
+
 use metrics::counter;
 
+use super::super::gate::{OpenRequest, Opened, Refusal};
+use super::admission::Lease;
+use super::attempt::Attempt;
 use super::{Outbound, Wish};
 use crate::dial::{DialError, TargetFault};
-use crate::exit::Source;
+use crate::exit::{ExitId, Source};
 use crate::net::Host;
+use crate::route::Plan;
 use crate::route::escalation::{Event, Outcome};
+use crate::route::selector::Mode;
 use crate::telemetry::metrics::ESCALATIONS;
 
 impl Outbound {
@@ -52,6 +59,47 @@ impl Outbound {
         if !is_ours {
             self.note_outcome(wish, host, source, Outcome::Failed);
         }
+    }
+
+    /// Dials exits of the other sources, because the provider of the exits `refused` refuses the account. Returns `None` if
+    /// there are none that the request may use.
+    pub(super) async fn dial_other_sources(
+        &self,
+        attempt: &Attempt<'_>,
+        plan: &Plan,
+        refused: Vec<ExitId>,
+        failed: &[ExitId],
+        left: usize,
+    ) -> Option<Result<Opened<Lease>, Refusal>> {
+        let is_refused = |source: &Source| refused.iter().any(|exit| exit.source() == *source);
+        let others: Arc<[Source]> =
+            attempt.wish.sources().iter().copied().filter(|source| !is_refused(source)).collect();
+        if others.is_empty() || attempt.wish.selector.mode == Mode::Strict {
+            return None;
+        }
+        let wish = attempt.wish.with_order(others);
+        let failed = [failed, &refused].concat();
+        let avoid = [attempt.request.avoid, &failed].concat();
+        let attempt = Attempt { wish: &wish, request: OpenRequest { avoid: &avoid, ..attempt.request }, ..*attempt };
+        let mut next = match self.decide(&attempt) {
+            Ok(next) => next,
+            Err(refusal) => self.wait_for_tests(&attempt, refusal, Self::decide).await.ok()?,
+        };
+        Self::check_sources(&attempt, &next).ok()?;
+        self.adopt(plan, &mut next).await;
+        Some(self.dial_exits(attempt, next, failed, left).await)
+    }
+
+    /// Prepares the plan `next` to replace the plan `before`.
+    pub(super) async fn adopt(&self, before: &Plan, next: &mut Plan) {
+        if !next.events.is_empty() {
+            Box::pin(self.parts.state.make_durable(std::mem::take(&mut next.events))).await;
+        }
+        // The first plan may have moved the session. The exit before that move is the exit that the client used last.
+        if let (Some(before), Some(moved)) = (&before.moved, &mut next.moved) {
+            moved.from = before.from.clone();
+        }
+        next.moved = next.moved.take().filter(|moved| moved.from != moved.to);
     }
 }
 

@@ -1,6 +1,7 @@
 use super::super::Site;
 use super::super::fixture::*;
 use super::super::policy::Policy;
+use super::site_level::*;
 use super::*;
 use crate::exit::Exit;
 
@@ -238,9 +239,9 @@ fn the_table_is_bounded_and_says_when_it_forgets_an_escalation() {
 
 #[test]
 fn three_sources_are_climbed_one_after_the_other() {
-    let mut standing = Standing::at(0, Moment(1));
+    let mut site_level = SiteLevel::at(0, Moment(1));
     let (mut now, mut bans) = (Moment(1), [0, 0, 0]);
-    let mut begin = |bans: [u32; 3], now| standing.begin(3, |level| bans[level], HOUR, now);
+    let mut begin = |bans: [u32; 3], now| site_level.begin(3, |level| bans[level], HOUR, now);
     assert_eq!(begin(bans, now), (0, None));
     bans[0] = 2;
     assert_eq!(begin(bans, now), (1, Some(Event::Begun(Cause::Banned))));

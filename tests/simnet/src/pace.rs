@@ -23,6 +23,7 @@ const DURATIONS: &[(&str, u64)] = &[
     ("gateway.keep_alive_timeout", 60_000),
     ("gateway.pin_ttl", 2_592_000_000),
     ("gateway.repin_after", 10_800_000),
+    ("gateway.escalate_for", 3_600_000),
     ("gateway.session_ttl", 600_000),
     ("gateway.max_session_ttl", 86_400_000),
     ("gateway.implicit_idle", 3_600_000),

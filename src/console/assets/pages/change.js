@@ -51,7 +51,7 @@ export function Edit({ route, onClose }) {
       <${Field} label="Delete after" hint="From now on. Empty: no change." error=${wrong("ttl")}>${input("ttl", { placeholder: "2h" })}</${Field}>
       <${Field} label="Sources, preferred first" hint="tor public acme. Empty: the selector decides." error=${wrong("source")}>${input("source")}</${Field}>
     </div>
-    <label class="check"><input type="checkbox" checked=${fallback} onChange=${() => setFallback(!fallback)} /><span>Use a later source only while the earlier ones have no exit</span></label><${Trouble} error=${rest} /></div>
+    <label class="check"><input type="checkbox" checked=${fallback} onChange=${() => setFallback(!fallback)} /><span>Use a later source only where the earlier ones have no exit or are refused</span></label><${Trouble} error=${rest} /></div>
     <footer><button type="button" class="quiet" onClick=${onClose}>Cancel</button><button class="primary" disabled=${busy}>${busy ? "Changing …" : "Change route"}</button></footer>
   </form></${Dialog}>`;
 }

@@ -109,7 +109,7 @@ function Details({ route, error, again }) {
   return html`
     <p class="facts"><code>${route.selector}</code><span>port <b class="mono">${route.port ?? "none"}</b></span><span>pool <${Pool} pool=${route.pool} mode=${route.mode} /></span>
       ${route.exit && html`<span>pinned to <a class="mono" href=${`#/exits/${encodeURIComponent(route.exit.id)}`}>${route.exit.ip}</a></span>`}
-      <span>sources <b>${route.policy.source.join(route.policy.fallback ? ", then " : ", ")}</b>${route.policy.fallback && html` <span class="faint">a later one only while the earlier ones have no exit</span>`}</span>
+      <span>sources <b>${route.policy.source.join(route.policy.fallback ? ", then " : ", ")}</b>${route.policy.fallback && html` <span class="faint">a later one only where the earlier ones cannot serve</span>`}</span>
       ${route.check && html`<span>check ${route.check}</span>`}
       <${Badge}>${route.auth === "key" ? "requires a key" : "open: no key needed"}</${Badge}>${route.origin === "config" && html`<${Badge}>from the configuration</${Badge}>`}
       <span class="faint">created <${When} at=${route.created} /></span>${route.expires && html`<span class="warn">ends <${When} at=${route.expires} /></span>`}</p>
