@@ -30,7 +30,7 @@ fn read(stored: &store::Route, table: &RouteTable, rules: &RouteRules) -> Result
     // be outside gateway.route_ports now, but clients still use it. The name may be a selector, because earlier
     // versions allowed such names.
     let spec = RouteSpec { port: None, name: None, ..RouteSpec::read(&fields).map_err(|bad| bad.to_string())? };
-    let (selector, policy) = spec.validate(table, rules).map_err(|bad| bad.to_string())?;
+    let (selector, policy) = spec.validate_stored(table, rules).map_err(|bad| bad.to_string())?;
     let name = RouteName::parse(&stored.name, &selector, table.words()).map_err(|why| why.to_string())?;
     let (port, created, expires) = (stored.port, stored.created, stored.expires);
     Ok(Route { name, selector, port, policy: Arc::new(policy), origin: Origin::Api, created, expires })

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -306,11 +307,29 @@ impl RouteSpec {
     /// Validates every field. Returns the selector and the policy for the route table, which takes the name and the
     /// port separately.
     pub(super) fn validate(&self, routes: &RouteTable, rules: &RouteRules) -> Result<(Selector, Policy), BadField> {
+        self.validate_within(routes, rules, routes.defaults().max_session_ttl)
+    }
+
+    /// Validates the spec of a stored route. `gateway.max_session_ttl` may be smaller than it was when the route was
+    /// created. Then only requests that need a longer time are refused, and not the whole route.
+    pub(super) fn validate_stored(
+        &self,
+        routes: &RouteTable,
+        rules: &RouteRules,
+    ) -> Result<(Selector, Policy), BadField> {
+        self.validate_within(routes, rules, Duration::MAX)
+    }
+
+    fn validate_within(
+        &self,
+        routes: &RouteTable,
+        rules: &RouteRules,
+        max_session_ttl: Duration,
+    ) -> Result<(Selector, Policy), BadField> {
         let selector = self.selector(routes.words())?;
         if selector.source == SourcePick::Direct && !rules.allow_direct {
             return Err(BadField::new("selector", "names `direct`, which gateway.allow_direct does not allow"));
         }
-        let max_session_ttl = routes.defaults().max_session_ttl;
         if selector.ttl.is_some_and(|ttl| ttl > max_session_ttl) {
             return Err(BadField::new("selector", "has a time (`ttl-`) that is longer than gateway.max_session_ttl"));
         }

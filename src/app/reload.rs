@@ -37,7 +37,10 @@ pub(super) async fn reload(running: &mut Running, asked: Option<&Path>) -> Reloa
             );
             ReloadAnswer::Applied { changed: live, needs_restart: restart }
         }
-        Err(error) => refused(&error.to_string()),
+        Err(error) => {
+            UpstreamName::restore_configured(&sources);
+            refused(&error.to_string())
+        }
     }
 }
 

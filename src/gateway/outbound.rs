@@ -65,6 +65,10 @@ use crate::route::table::{IMPLICIT, Wish};
 use crate::state::State;
 use crate::tor::Tor;
 
+/// How long a request waits for an exit of the later source with which it should begin. Each request to the site waits so
+/// long while that source has no exit. Not tuned: a check of a new exit takes a second or two.
+const LATER_WAIT: Duration = Duration::from_secs(3);
+
 /// The time limits of outbound streams.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
@@ -204,8 +208,8 @@ impl Gate for Outbound {
             return Ok(opened);
         }
         self.order_sources(&mut wish, &request.target.host);
-        // If the later source that should serve has nobody, the earlier ones may serve in the rest of the time.
-        let early = Attempt { client, wish: &wish, request, by: by - dial / 2, plain };
+        // If the later source that should serve has nobody, the earlier ones serve soon.
+        let early = Attempt { client, wish: &wish, request, by: Instant::now() + LATER_WAIT.min(dial / 2), plain };
         let ordered = if wish.order.is_some() { self.plan(&early).await.ok() } else { None };
         if ordered.is_none() {
             wish.order = None;

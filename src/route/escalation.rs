@@ -152,7 +152,8 @@ pub fn applies(wish: &Wish) -> bool {
 fn lasts(wish: &Wish) -> Option<Duration> {
     let policy = &wish.policy;
     let is_free = wish.selector.mode != Mode::Strict && wish.selector.exit.is_none();
-    let has_order = policy.fallback && policy.sources(&wish.selector).len() > 1;
+    // A username that leaves out some of the route's sources would read the level, an index, in another list.
+    let has_order = policy.fallback && policy.sources(&wish.selector).len() > 1 && !wish.selector.narrowed_source;
     policy.escalate_for.filter(|_| wish.entry.is_some() && is_free && has_order)
 }
 

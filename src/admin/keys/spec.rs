@@ -130,7 +130,7 @@ impl KeySpec {
     /// Reads and validates the body of a request. An error names the field.
     pub fn read(fields: &Map<String, Value>) -> Result<Self, BadField> {
         let spec = Self::stored(fields)?;
-        spec.validate_sources()?;
+        spec.validate_sources(&Self::default())?;
         Ok(spec)
     }
 
@@ -156,8 +156,11 @@ impl KeySpec {
             return Err(BadField::new("name", "cannot be changed; create another key, and delete this one"));
         }
         let mut fields: Map<String, Value> = serde_json::from_str(body).unwrap_or_default();
+        let before = Self::stored(&fields).unwrap_or_default();
         merge(&mut fields, patch);
-        Self::read(&fields)
+        let spec = Self::stored(&fields)?;
+        spec.validate_sources(&before)?;
+        Ok(spec)
     }
 
     fn validate(&self) -> Result<(), BadField> {
@@ -189,9 +192,14 @@ impl KeySpec {
         Ok(())
     }
 
-    fn validate_sources(&self) -> Result<(), BadField> {
+    /// Refuses sources that the configuration does not have. Sources that the spec had before its change stay allowed, so
+    /// a key of a removed source can still be changed.
+    fn validate_sources(&self, before: &Self) -> Result<(), BadField> {
         const SOURCES: &str = "tor, public, direct and the names of upstream sources";
-        let known = |source: &str| Source::find(source).is_some();
+        let known = |source: &str| {
+            let budgets = before.source_budgets.iter().flatten().map(|(source, _)| source);
+            Source::find(source).is_some() || before.sources.iter().flatten().chain(budgets).any(|old| old == source)
+        };
         if self.sources.iter().flatten().any(|source| !known(source)) {
             return Err(BadField::new("sources", format!("is a list of some of: {SOURCES}")));
         }

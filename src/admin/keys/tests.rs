@@ -193,6 +193,22 @@ async fn a_change_made_for_another_version_is_refused() {
     rig.admin.delete("a", false, false, Some(new)).await.unwrap();
 }
 
+#[test]
+fn a_key_of_a_removed_source_can_be_changed() {
+    let body = r#"{"name":"a","sources":["gone_one","tor"],"source_budgets":{"gone_two":{"requests_per_day":5}}}"#;
+    let patched = |patch: Value| KeySpec::patched(body, patch.as_object().unwrap());
+    let changed = patched(json!({ "budget": { "bytes_per_day": 100 } })).unwrap();
+    assert!(changed.source_budgets.is_some());
+    assert!(patched(json!({ "source_budgets": { "gone_two": null } })).is_ok());
+    assert!(patched(json!({ "sources": ["gone_two"] })).is_ok(), "the key named it before");
+    for (patch, field) in [
+        (json!({ "sources": ["gone_three"] }), "sources"),
+        (json!({ "source_budgets": { "gone_three": {} } }), "source_budgets"),
+    ] {
+        assert_eq!(patched(patch).unwrap_err().field, field);
+    }
+}
+
 #[tokio::test]
 async fn the_last_key_is_deleted_only_on_purpose() {
     let dir = tempfile::tempdir().unwrap();

@@ -341,6 +341,19 @@ async fn rules_are_stored_and_lead_only_to_routes_that_exist() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_route_whose_times_are_too_long_now_is_restored() {
+    let mut it = TestService::new(23).await;
+    let use_long = json!({"host": "a.test", "use": "us-session-b-ttl-24h"});
+    it.create(json!({"name": "long", "selector": "us-session-a-ttl-24h"})).await.unwrap();
+    it.create(json!({"name": "ruled", "selector": "any", "rules": [use_long]})).await.unwrap();
+    let rules = it.service.rules.load_full();
+    let (stored, _) = it.stored().await;
+    let shorter = Policy { max_session_ttl: Duration::from_secs(3600), ..Policy::default() };
+    let after = restored(&stored, RouteTable::new(Words::default(), shorter), &rules);
+    assert!(after.get("long").is_some() && after.get("ruled").is_some(), "both ports open again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_rules_ends_the_pins_that_no_rule_has_any_more() {
     let mut it = TestService::new(22).await;
     let rule = |selector: &str| json!({"rules": [{"host": "a.example", "use": selector}]});

@@ -61,7 +61,8 @@ export function formOf(key) {
 const value = (text) => (/^\d+$/.test(text) ? Number(text) : text);
 
 // Returns the JSON merge patch that turns the form `first` into `now`: only fields that differ, and null for a field that
-// was emptied. The names of the fields are paths, such as `budget.bytes_per_day`.
+// was emptied. The names of the fields are paths, such as `budget.bytes_per_day`. A budget of a source without any limit
+// is removed as a whole, because the gateway may not have this source any more.
 export function patchOf(first, now) {
   const patch = {};
   for (const [path, given] of Object.entries(now)) {
@@ -72,5 +73,7 @@ export function patchOf(first, now) {
     const place = names.reduce((at, name) => (at[name] ??= {}), patch);
     place[last] = text === "" ? null : last === "routes" ? text.split(/[\s,]+/) : last === "ttl" ? text : value(text);
   }
+  const isEmpty = (source) => BUDGET_FIELDS.every((name) => !(now[`source_budgets.${source}.${name}`] ?? "").trim());
+  for (const source of Object.keys(patch.source_budgets ?? {})) if (isEmpty(source)) patch.source_budgets[source] = null;
   return patch;
 }

@@ -29,7 +29,7 @@ export const FAILED = /^(?!(client|target)_gone$)(auth|client|denied|limited|no_
 const LINE = /^(exitgate_[a-z_]+)(?:\{([^}]*)\})? (\S+)/;
 
 function fresh() {
-  return { requests: 0, failed: 0, up: 0, down: 0, streams: 0, checking: { running: 0, waiting: 0 }, buckets: new Map(), opened: new Map(), why: new Map() };
+  return { requests: 0, failed: 0, up: 0, down: 0, streams: 0, checking: { running: 0, waiting: 0 }, buckets: new Map(), why: new Map() };
 }
 
 function labels(written) {
@@ -62,9 +62,6 @@ const TAKE = {
   },
   exitgate_public_checks_waiting: (of, _, value) => {
     of.checking.waiting += value;
-  },
-  exitgate_open_seconds_count: (of, { source }, value) => {
-    of.opened.set(source, (of.opened.get(source) ?? 0) + value);
   },
   exitgate_open_seconds_bucket: (of, { le }, value) => {
     const bound = le === "+Inf" ? Infinity : Number(le);
@@ -140,11 +137,6 @@ export function figures(route) {
 export function checking() {
   const last = looks.at(-1);
   return last ? { done: last.checks, ...last.all.checking } : null;
-}
-
-// Returns a map from the name of a source to the number of requests that its exits have served since the gateway's start.
-export function bySource() {
-  return looks.at(-1)?.all.opened ?? new Map();
 }
 
 // Returns one value for each reading, the oldest first. If there is less than a minute of data, the beginning is filled

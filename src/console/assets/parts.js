@@ -128,7 +128,7 @@ export function Tabs({ label, names, children }) {
 
 // The dialog element of the browser: it keeps the focus inside, closes on Escape, and then restores the focus. At first
 // the focus is in the first field of the dialog, or on the first button at the bottom. If `firm` is true, only the buttons
-// of its content close the dialog.
+// of its content close the dialog, and the focus is on the first `pre`: a key that is still held down presses no button.
 export function Dialog({ title, onClose, children, kind = "", firm = false }) {
   const dialog = useRef(null);
   const gone = useRef(false);
@@ -136,7 +136,7 @@ export function Dialog({ title, onClose, children, kind = "", firm = false }) {
   useEffect(() => {
     const shown = dialog.current;
     shown.showModal();
-    const fields = shown.querySelectorAll(".body input, .body select, .body textarea, footer button");
+    const fields = shown.querySelectorAll(firm ? ".body pre" : ".body input, .body select, .body textarea, footer button");
     // In a group of radio buttons, the Tab key stops at the chosen button, so the focus is set there.
     ([...fields].find((field) => field.type !== "radio" || field.checked) ?? shown).focus();
     return () => {

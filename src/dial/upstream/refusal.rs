@@ -64,7 +64,8 @@ pub(super) fn read(status: u16, head: &[u8]) -> Result<(), Refusal> {
     Err(match status {
         _ if says(&NO_PEER) => Refusal::Other(ExitFault::Unreachable),
         402 => Refusal::Account(AccountFault::Quota),
-        _ if says(&QUOTA) => Refusal::Account(AccountFault::Quota),
+        // With other statuses, such as 429 or 503, these words mean a limit that passes by itself.
+        400 | 401 | 403 | 407 if says(&QUOTA) => Refusal::Account(AccountFault::Quota),
         401 | 407 => Refusal::Account(AccountFault::Login),
         // Bright Data answers 403 for targets that it does not serve, and Oxylabs does too.
         403 => Refusal::Other(ExitFault::Policy),
@@ -106,6 +107,7 @@ mod tests {
             ("525 No Exit Found", Err(Other(ExitFault::Unreachable))),
             ("403 Forbidden\r\nX-Error-Description: Restricted target", Err(Other(ExitFault::Policy))),
             ("429 Too Many Requests", Err(Other(ExitFault::Overloaded))),
+            ("429 Too Many Requests\r\nX-Error-Description: bandwidth exceeded", Err(Other(ExitFault::Overloaded))),
             ("502 Bad Gateway\r\nX-Traffic-Light: green", Err(Other(ExitFault::Unclear))),
             ("522 Timeout", Err(Other(ExitFault::Unclear))),
             ("400 Bad Request", Err(Other(ExitFault::Refused))),

@@ -16,7 +16,7 @@ use super::hedge::Race;
 use super::{Outbound, Wish};
 use crate::dial::{self, DialError, EngineFault, ExitFault, Stream};
 use crate::exit::load::{DialEffect, DialSpeed, InFlight};
-use crate::exit::{Exit, ExitId, Fingerprint, Moment};
+use crate::exit::{Exit, ExitId, Fingerprint, Moment, Source};
 use crate::route::choose::Plan;
 use crate::route::escalation::{self, Outcome};
 use crate::route::selector::Mode;
@@ -119,7 +119,11 @@ impl Outbound {
             };
             left = left.saturating_sub(exits);
             if error == EngineFault::Account.into() && left > 0 {
-                let refused: Vec<_> = plan.exits.iter().take(exits).map(|exit| exit.id().clone()).collect();
+                // Two exits were dialed side by side, perhaps of two sources. Only a provider refuses an account.
+                let tried = plan.exits.iter().take(exits).map(|exit| exit.id().clone());
+                let (refused, others): (Vec<_>, Vec<_>) =
+                    tried.partition(|exit| matches!(exit.source(), Source::Upstream(_)));
+                let failed = [failed.clone(), others].concat();
                 if let Some(opened) = Box::pin(self.dial_other_sources(&attempt, &plan, refused, &failed, left)).await {
                     return opened;
                 }

@@ -72,8 +72,11 @@ impl Outbound {
         left: usize,
     ) -> Option<Result<Opened<Lease>, Refusal>> {
         let is_refused = |source: &Source| refused.iter().any(|exit| exit.source() == *source);
-        let others: Arc<[Source]> =
-            attempt.wish.sources().iter().copied().filter(|source| !is_refused(source)).collect();
+        // The sources that an escalation left out come last.
+        let all = attempt.wish.policy.sources(&attempt.wish.selector);
+        let left_out = all.iter().filter(|source| !attempt.wish.sources().contains(source));
+        let in_order = attempt.wish.sources().iter().chain(left_out).copied();
+        let others: Arc<[Source]> = in_order.filter(|source| !is_refused(source)).collect();
         if others.is_empty() || attempt.wish.selector.mode == Mode::Strict {
             return None;
         }

@@ -11,7 +11,7 @@ use crate::route;
 impl Outbound {
     /// Returns true if the stream may serve the request. Routes, rules, keys, sessions and bans may have changed since
     /// the stream was opened, so everything is checked again that [`Gate::open`](crate::gateway::gate::Gate::open)
-    /// would check.
+    /// would check. A changed number of hops or a changed engine counts for new streams only.
     pub(super) fn may_reuse(
         &self,
         caller: &Caller<'_>,

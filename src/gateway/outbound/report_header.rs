@@ -2,8 +2,9 @@
 //! previous one, so it needs no request to exit.gate.
 //!
 //! The value is what went wrong, such as `banned`. The exit is the one that served the previous request of the client's
-//! connection. If the client opens a new connection for each request, it adds the exit: `banned; exit=ID`, with the value
-//! of `X-Exitgate-Exit` or `X-Exitgate-Exit-Ip` from the refused answer.
+//! connection. If the client opens a new connection for each request, or sends requests to several sites through one
+//! connection, it adds the exit: `banned; exit=ID`, with the value of `X-Exitgate-Exit` or `X-Exitgate-Exit-Ip` from the
+//! refused answer.
 
 use super::{AdmittedClient, Outbound, Wish};
 use crate::exit::ExitId;

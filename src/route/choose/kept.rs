@@ -42,9 +42,10 @@ impl Chooser<'_> {
                 let is_due = |every| self.ask.now.since(pin.made) >= every;
                 pin.to.exit == *id && !self.need.policy.rotate_every.is_some_and(is_due)
             }),
-            (_, Some(_)) => {
+            (Mode::Flexible, Some(_)) => {
                 matches!(self.memory.sessions().touch(self.holder, self.ask.now), SessionState::Live(has) if has == *id)
             }
+            (Mode::Rotate, _) => false, // each request needs another exit
             (_, None) => true,
         }
     }

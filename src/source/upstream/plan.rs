@@ -114,11 +114,16 @@ impl Plan {
                 End::WrongCountry | End::Bad => self.note_useless(session.place, now),
             }
         }
-        for (place, count) in wanted.iter().filter(|_| may_begin) {
-            let is_paused = self.useless.get(place).is_some_and(|(_, until)| now < *until);
-            let have = self.sessions.iter().filter(|session| session.place == *place).count();
-            for _ in have..(if is_paused { have } else { *count }) {
-                if self.sessions.len() >= terms.most && !self.drop_unwanted(wanted) {
+        // Each place gets its first session before a place gets its second one, and so on. So every place is served if
+        // the sessions are too few for all.
+        let rounds = wanted.values().max().copied().filter(|_| may_begin).unwrap_or(0);
+        for round in 1..=rounds.min(terms.most) {
+            for (place, _) in wanted.iter().filter(|(_, count)| **count >= round) {
+                let is_paused = self.useless.get(place).is_some_and(|(_, until)| now < *until);
+                if is_paused || self.count(*place) >= round {
+                    continue;
+                }
+                if self.sessions.len() >= terms.most && !self.drop_surplus(wanted, round) {
                     return ended;
                 }
                 self.sessions.push(Session { place: *place, name: new_name(), begun: now });
@@ -134,10 +139,15 @@ impl Plan {
         *until = now.after(pause);
     }
 
-    /// Drops the oldest session of a place that has more sessions than it needs. Returns false if there is none.
-    fn drop_unwanted(&mut self, wanted: &BTreeMap<Place, usize>) -> bool {
-        let have = |place: Place| self.sessions.iter().filter(|session| session.place == place).count();
-        let is_surplus = |session: &&Session| have(session.place) > wanted.get(&session.place).copied().unwrap_or(0);
+    fn count(&self, place: Place) -> usize {
+        self.sessions.iter().filter(|session| session.place == place).count()
+    }
+
+    /// Drops the oldest session of a place that has more sessions than it needs, or more than `fair`. Returns false if
+    /// there is none.
+    fn drop_surplus(&mut self, wanted: &BTreeMap<Place, usize>, fair: usize) -> bool {
+        let needs = |place: &Place| wanted.get(place).copied().unwrap_or(0).min(fair);
+        let is_surplus = |session: &&Session| self.count(session.place) > needs(&session.place);
         let oldest = self.sessions.iter().filter(is_surplus).min_by_key(|session| session.begun).cloned();
         let Some(oldest) = oldest else { return false };
         self.sessions.retain(|session| *session != oldest);
@@ -187,6 +197,19 @@ mod tests {
         assert_eq!(step(&mut plan, &[("US", 3)], Seen::Fine, Moment(end.0 - 1)).0, 4);
         assert_eq!(step(&mut plan, &[("US", 3)], Seen::Fine, end), (3, vec![End::Expired; 4]));
         assert!(plan.sessions().iter().all(|session| session.place == place("US") && session.begun == end));
+    }
+
+    #[test]
+    fn every_place_gets_its_share_if_the_sessions_are_too_few() {
+        let (mut plan, now) = (plan(16), Moment(1_000_000));
+        let count = |plan: &Plan, code: &str| plan.count(place(code));
+        step(&mut plan, &[("??", 8), ("DE", 8)], Seen::Fine, now);
+        assert_eq!((count(&plan, "??"), count(&plan, "DE")), (8, 8));
+        for _ in 0..2 {
+            step(&mut plan, &[("??", 8), ("DE", 8), ("US", 8), ("FR", 1)], Seen::Fine, now);
+            let counts = ["??", "DE", "FR", "US"].map(|code| count(&plan, code));
+            assert_eq!(counts, [5, 5, 1, 5], "and they stay");
+        }
     }
 
     #[test]

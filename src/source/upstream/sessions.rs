@@ -203,8 +203,11 @@ impl Worker {
         let is_same = self.listed.as_ref().is_some_and(|(all, up)| all == self.plan.sessions() && *up == is_up);
         let source = Source::Upstream(self.config.name);
         let catalog = self.state.snapshot();
-        let has_draining =
-            catalog.catalog.iter().any(|exit| exit.id().source() == source && exit.known().marks.draining);
+        // An ended session is removed when it carries no connection any more. A condemned one is remembered.
+        let has_draining = catalog.catalog.iter().filter(|exit| exit.id().source() == source).any(|exit| {
+            let marks = exit.known().marks;
+            marks.draining && !marks.bad_for_good && exit.load().in_flight() == 0
+        });
         if is_same && !has_draining {
             return;
         }

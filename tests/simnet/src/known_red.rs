@@ -5,9 +5,9 @@
 /// Name and cause.
 pub const KNOWN_RED: &[(&str, &str)] = &[
     (
-        "uplink-day",
-        "nothing moves and no exit is blamed, but in two of four runs an engine entered one relay besides its guard (divided by 30 \
-         and 60, beside other work)",
+        "consensuses",
+        "over 30 editions in 24 hours the memory stays below 44 MB, but it grows by 6.9 MB from the first hour on, and 2 of 50 pins \
+         moved in the one run of the release build (divided by 240, beside other work); the cause of the moves was not looked into",
     ),
     (
         "routes-1000",

@@ -29,7 +29,9 @@ export function useForm(first) {
 const whole = (text) => (/^\d+$/.test(text) ? Number(text) : text);
 
 // The dialog that changes a route. It sends only changed fields. An emptied field is reset to its default.
-export function Edit({ route, onClose }) {
+export function Edit({ route: present, onClose }) {
+  // The route as it was when the dialog was opened: what somebody else changes meanwhile is not sent back.
+  const [route] = useState(present);
   const first = { pool: String(route.pool.wanted), check: route.check ?? "", rotate_every: route.policy.rotate_every ? `${route.policy.rotate_every}s` : "", ttl: "", source: route.policy.source.join(" ") };
   const [fallback, setFallback] = useState(route.policy.fallback);
   const { input, wrong, rest, busy, send } = useForm(first);

@@ -38,6 +38,7 @@ function Delete({ item, onClose }) {
       await ask(`/keys/${encodeURIComponent(name)}?${query}`, { method: "DELETE", version });
     } catch (why) {
       if (why.code === "last_key") setLast(true);
+      if (why.status === 412) throw new Error("Somebody else has changed this key since you opened this dialog. Close it, and look at the key again.");
       throw why;
     }
     refresh("/keys");
@@ -60,7 +61,7 @@ export function KeyPage({ id }) {
   const missing = error?.status === 404;
   const fixed = item?.origin === "config";
   const title = fixed ? "This key is from the configuration: change it there and reload" : undefined;
-  const present = async () => edit(await ask(`/keys/${encodeURIComponent(id)}`));
+  const present = () => ask(`/keys/${encodeURIComponent(id)}`).then(edit, (why) => say(why.message, "bad"));
   return html`
     <p class="crumb"><a href="#/keys">Keys</a></p>
     <div class="head"><h1 tabindex="-1">${item?.name ?? id}</h1>${item && html`<div class="actions">

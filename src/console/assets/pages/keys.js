@@ -20,10 +20,11 @@ export function Meter({ budget }) {
 
 // Warns about budgets of which 80 % or more are used.
 function Alarm({ keys }) {
-  const [near, spent] = ["near", "spent"].map((level) => keys.flatMap((key) => budgets(key).filter((one) => one.level === level).map((one) => ({ key: key.name, ...one }))));
+  const [near, spent] = ["near", "spent"].map((level) => keys.filter((key) => !key.expired).flatMap((key) => budgets(key).filter((one) => one.level === level).map((one) => ({ key: key.name, ...one }))));
   if (near.length + spent.length === 0) return null;
   const item = (one) => html`<li key=${one.key + one.source + one.field}><a href=${`#/keys/${encodeURIComponent(one.key)}`}>${one.key}</a>: ${named(one)}, ${percent(one.share)} used; begins again <${When} at=${one.resets} /></li>`;
-  return html`<div class="trouble alarm" role="alert"><p>${spent.length > 0 ? `${plural(spent.length, "budget is", "budgets are")} used up: requests are refused.` : `80 % or more of ${plural(near.length, "budget is", "budgets are")} used.`}</p>
+  // Only the sentence is read aloud, and not the figures below it, which change all the time.
+  return html`<div class="trouble alarm"><p role="alert">${spent.length > 0 ? `${plural(spent.length, "budget is", "budgets are")} used up: what they count is refused.` : `80 % or more of ${plural(near.length, "budget is", "budgets are")} used.`}</p>
     <ul>${[...spent, ...near].map(item)}</ul></div>`;
 }
 
@@ -60,6 +61,7 @@ export function Keys({ query }) {
   return html`<div class="head"><h1 tabindex="-1">Keys</h1><button type="button" class="primary" onClick=${() => create(true)}><${Icon} name="plus" />New key</button></div>
     <${Trouble} error=${error} again=${again} />
     <${Alarm} keys=${keys} />
+    ${data?.next && html`<p class="faint">The first ${count(keys.length)} keys by name, of ${count(data.total)}.</p>`}
     <${Panel} title=${data ? plural(data.total, "key") : "Keys"} kind="flush"
       more=${data?.total > 8 && html`<input type="search" class="filter" aria-label="Filter the keys" placeholder="Filter" value=${typed} onInput=${(event) => type(event.target.value)} />`}>
       ${!data && !error && html`<${Waiting} />`}

@@ -73,9 +73,13 @@ function Editor({ route, first, onClose }) {
     focus(to, to < from ? ".order button:not(:disabled)" : ".order button:nth-child(2):not(:disabled), .order button:not(:disabled)");
   };
   const load = async () => {
-    const { rules } = await ask(path);
-    setOpened(rules);
-    change(rules.map((rule) => ({ key: next.current++, ...fieldsOf(rule) })));
+    try {
+      const { rules } = await ask(path);
+      setOpened(rules);
+      change(rules.map((rule) => ({ key: next.current++, ...fieldsOf(rule) })));
+    } catch (why) {
+      setFault(why);
+    }
   };
   const send = async (event) => {
     event.preventDefault();

@@ -3,7 +3,6 @@
 import { ask, refresh, useAsk } from "../api.js";
 import { budgets } from "../budgets.js";
 import { Bar } from "../chart.js";
-import { bySource, useLive } from "../live.js";
 import { Badge, Empty, Icon, Panel, Trouble, Waiting, When, say } from "../parts.js";
 import { html } from "../view.js";
 import { bytes, count, percent, plain } from "../words.js";
@@ -30,12 +29,12 @@ function Row({ source }) {
     <td class="number"><button type="button" class="quiet" onClick=${() => again(source.name)} aria-label=${`Fetch now: ${source.name}`}><${Icon} name="rotate" /><span class="wide">Fetch now</span></button></td></tr>`;
 }
 
-// What the exits of a source have carried since the gateway started. `carried` has the bytes, if this gateway counts them
-// by source; `opened` is the number of requests that reached their target, and `all` that number of all sources.
-function Traffic({ carried, opened, all, share }) {
-  const rows = [["Requests", html`${count(opened)} <span class="faint">${percent(all > 0 ? opened / all : 0)} of all</span>`]];
-  if (carried) rows.push(["Bytes", html`${bytes(carried.bytes_up + carried.bytes_down)} <span class="faint">${percent(share)} of all</span>`]);
-  return html`<div><${Bar} share=${carried ? share : opened / (all || 1)} /><dl class="known">${rows.map(([name, shown]) => html`<div key=${name}><dt>${name}</dt><dd>${shown}</dd></div>`)}</dl></div>`;
+// What the exits of a source have carried since the gateway started. `all` is the same of all sources together.
+function Traffic({ carried, all }) {
+  const size = (one) => one.bytes_up + one.bytes_down;
+  const share = (of) => (of(all) > 0 ? of(carried) / of(all) : 0);
+  const rows = [["Requests", ({ requests }) => requests, count], ["Bytes", size, bytes]];
+  return html`<div><${Bar} share=${share(size)} /><dl class="known">${rows.map(([name, of, shown]) => html`<div key=${name}><dt>${name}</dt><dd>${shown(of(carried))} <span class="faint">${percent(share(of))} of all</span></dd></div>`)}</dl></div>`;
 }
 
 // The budgets that keys have for this source.
@@ -46,15 +45,14 @@ function KeyBudgets({ source, keys }) {
     ${list.length > 5 && html`<p class="faint">And ${count(list.length - 5)} more: <a href="#/keys">see the keys</a></p>`}</div>`;
 }
 
+const NOTHING = { requests: 0, bytes_up: 0, bytes_down: 0 };
+
 function Cards({ sources, carried, keys }) {
-  useLive();
-  const opened = bySource();
-  const all = [...opened.values()].reduce((sum, one) => sum + one, 0);
-  const size = (one) => (one ? one.bytes_up + one.bytes_down : 0);
-  const total = Object.values(carried ?? {}).reduce((sum, one) => sum + size(one), 0);
+  const add = (sum, one) => ({ requests: sum.requests + one.requests, bytes_up: sum.bytes_up + one.bytes_up, bytes_down: sum.bytes_down + one.bytes_down });
+  const all = Object.values(carried ?? {}).reduce(add, NOTHING);
   return html`<div class="grid">${Object.entries(sources).map(([name, source]) => html`<${Panel} key=${name} title=${name} more=${html`<${Badge} kind=${source.ready ? "good" : "warn"}>${source.ready ? "ready" : "not ready"}</${Badge}>`}>
     <p class="big">${count(source.usable)} <small>usable exits</small></p><p class="faint">${source.reason}</p>
-    <${Traffic} carried=${carried && (carried[name] ?? { bytes_up: 0, bytes_down: 0 })} opened=${opened.get(name) ?? 0} all=${all} share=${total > 0 ? size(carried?.[name]) / total : 0} />
+    <${Traffic} carried=${carried?.[name] ?? NOTHING} all=${all} />
     <${KeyBudgets} source=${name} keys=${keys} /></${Panel}>`)}</div>`;
 }
 

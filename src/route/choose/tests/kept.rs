@@ -61,6 +61,8 @@ fn a_kept_stream_follows_its_route_and_keeps_it_in_use() {
     world.route("shop", "us", Policy::default());
     let home = world.first("shop");
     assert!(serves_again(&mut world, "shop", "shop.com:443", home));
+    world.route("shop", "us-rotate", Policy::default());
+    assert!(!serves_again(&mut world, "shop", "shop.com:443", home), "each request needs another exit now");
     world.route("shop", "de", Policy::default());
     assert!(!serves_again(&mut world, "shop", "shop.com:443", home), "the route has another selector");
 
