@@ -230,8 +230,8 @@ impl KeyAdmin {
     ) -> Result<(), KeyError> {
         let current = self.0.digester.lock().await;
         let old = self.own(name).await?;
+        let spec = KeySpec::patched(&old.asked, patch)?; // a wrong patch is wrong for every version
         self.expect(name, versions)?;
-        let spec = KeySpec::patched(&old.asked, patch)?;
         let now = self.0.parts.state.now();
         let expires = match (patch.contains_key("ttl"), spec.ttl) {
             (false, _) => old.expires,
