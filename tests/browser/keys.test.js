@@ -96,7 +96,7 @@ describe("the keys", { concurrency: false }, () => {
     await everyLook("keys-near", () => page.locator(".alarm").waitFor());
     for (let sent = 8; sent < 10; sent += 1) assert.equal(await send(STRAIGHT, secret), "page");
     assert.equal(await send(STRAIGHT, secret), null, "the budget is used up");
-    await page.getByRole("alert").getByText("1 budget is used up: requests are refused.").waitFor({ timeout: 15_000 });
+    await page.getByRole("alert").getByText("1 budget is used up: what it counts is refused.").waitFor({ timeout: 15_000 });
     await page.locator("tbody tr", { hasText: "team-a" }).getByText("used up").waitFor();
     await page.getByRole("link", { name: "team-a" }).last().click();
     await page.getByRole("heading", { name: "team-a", level: 1 }).waitFor();

@@ -24,7 +24,7 @@ function Alarm({ keys }) {
   if (near.length + spent.length === 0) return null;
   const item = (one) => html`<li key=${one.key + one.source + one.field}><a href=${`#/keys/${encodeURIComponent(one.key)}`}>${one.key}</a>: ${named(one)}, ${percent(one.share)} used; begins again <${When} at=${one.resets} /></li>`;
   // Only the sentence is read aloud, and not the figures below it, which change all the time.
-  return html`<div class="trouble alarm"><p role="alert">${spent.length > 0 ? `${plural(spent.length, "budget is", "budgets are")} used up: what they count is refused.` : `80 % or more of ${plural(near.length, "budget is", "budgets are")} used.`}</p>
+  return html`<div class="trouble alarm"><p role="alert">${spent.length > 0 ? `${plural(spent.length, "budget is", "budgets are")} used up: what ${spent.length === 1 ? "it counts" : "they count"} is refused.` : `80 % or more of ${plural(near.length, "budget is", "budgets are")} used.`}</p>
     <ul>${[...spent, ...near].map(item)}</ul></div>`;
 }
 

@@ -24,7 +24,7 @@ export function Rules({ route }) {
   const button = html`<button type="button" disabled=${fixed} title=${fixed ? "This route is from the configuration: change it there and reload" : undefined} onClick=${() => edit(route.rules)}><${Icon} name="edit" />Change rules</button>`;
   return html`<${Panel} title="Rules by destination" kind="flush" more=${button}>
     ${rules.length === 0 && html`<${Empty} title="No rule">All targets use <code>${route.selector}</code>. A rule gives some hosts or ports another selector or route, or refuses them.</${Empty}>`}
-    ${rules.length > 0 && html`<div class="scroll"><table><thead><tr><th scope="col" class="number">No.</th><th scope="col">Host</th><th scope="col" class="middle">Port</th><th scope="col">Action</th></tr></thead>
+    ${rules.length > 0 && html`<div class="scroll" tabindex="0"><table><thead><tr><th scope="col" class="number">No.</th><th scope="col">Host</th><th scope="col" class="middle">Port</th><th scope="col">Action</th></tr></thead>
       <tbody>${rules.slice(0, shown).map((rule, at) => html`<tr key=${at}><th scope="row" class="number">${at + 1}</th><td class="mono hosts">${rule.host || html`<span class="faint">every host</span>`}</td><td class="mono middle">${rule.port || html`<span class="faint">every port</span>`}</td><td><${Action} ...${rule} /></td></tr>`)}
         <tr><th scope="row" class="number">–</th><td class="faint">all others</td><td class="faint middle">every port</td><td>use the selector <code>${route.selector}</code></td></tr></tbody></table></div>`}
     ${rules.length > shown && html`<p class="inset"><button type="button" class="quiet" onClick=${() => show(shown * 4)}>Show more (${shown} of ${count(rules.length)})</button></p>`}
