@@ -111,7 +111,14 @@ export interface Live {
   rate_up: number;
   rate_down: number;
   /** The requests and bytes of each source that the route has used. */
-  by_source: Record<string, { requests: number; bytes_up: number; bytes_down: number }>;
+  by_source: Record<string, Carried>;
+}
+
+/** What the exits of a source have carried. */
+export interface Carried {
+  requests: number;
+  bytes_up: number;
+  bytes_down: number;
 }
 
 export interface Examples {
@@ -237,6 +244,16 @@ export interface Explanation {
   pin?: PinShown | null;
   /** The rules that match the host and port, in the order in which they lead to each other. */
   rules: MatchedRule[];
+  /** The later source with which requests to the host begin now; null if they begin with the first one. */
+  escalation?: Escalation | null;
+}
+
+export interface Escalation {
+  source: string;
+  /** `banned` or `failed`: what happened at the earlier source. */
+  because: string;
+  /** When requests begin with the first source again. */
+  until: string;
 }
 
 export interface MatchedRule {

@@ -64,12 +64,21 @@ class _ExplanationAlways(TypedDict):
     rules: list[MatchedRule]
 
 
+class Escalation(TypedDict):
+    """A later source of a route, with which requests to a site begin until a time."""
+
+    source: str
+    because: str
+    until: str
+
+
 class Explanation(_ExplanationAlways, total=False):
     """Which exits a username can use, and why the others are excluded."""
 
     refused: str | None
     session: str | None
     pin: Pin | None
+    escalation: Escalation | None
 
 
 class _PoolAlways(TypedDict):
