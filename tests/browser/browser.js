@@ -82,3 +82,20 @@ export async function inspect(page, name) {
 export function faultless(page) {
   assert.deepEqual(page.faults, []);
 }
+
+// The narrowest screen for which the pages are made.
+const NARROW = { width: 320, height: 700 };
+const LOOKS = [["light", DESKTOP, "desktop"], ["dark", DESKTOP, "desktop"], ["light", NARROW, "320"], ["dark", NARROW, "320"]];
+
+// Inspects a page in light and dark colours, on a wide and on a narrow screen. `ready` waits until the page is complete.
+export async function inEveryLook(page, name, ready) {
+  for (const [theme, viewport, size] of LOOKS) {
+    await page.emulateMedia({ colorScheme: theme });
+    await page.setViewportSize(viewport);
+    await ready();
+    await inspect(page, `${name}-${size}-${theme}`);
+    await shoot(page, `${name}-${size}-${theme}`);
+  }
+  await page.setViewportSize(DESKTOP);
+  await page.emulateMedia({ colorScheme: "light" });
+}

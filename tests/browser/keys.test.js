@@ -3,13 +3,11 @@
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { after, before, describe, it } from "node:test";
-import { DESKTOP, faultless, inspect, launch, open, shoot } from "./browser.js";
+import { faultless, inEveryLook, inspect, launch, open, shoot } from "./browser.js";
 import { curl, locked, stop } from "./gateway.js";
 
 const TOKEN = "a-token-for-the-tests-of-keys";
 const STRAIGHT = "any-source-direct";
-const NARROW = { width: 320, height: 700 };
-const LOOKS = [["light", DESKTOP, "desktop"], ["dark", DESKTOP, "desktop"], ["light", NARROW, "320"], ["dark", NARROW, "320"]];
 
 describe("the keys", { concurrency: false }, () => {
   let browser;
@@ -39,17 +37,7 @@ describe("the keys", { concurrency: false }, () => {
   const api = (method, path, body) => fetch(gateway.url + path, { method, body: body && JSON.stringify(body), headers: { Authorization: `Bearer ${TOKEN}`, "Content-Type": "application/json" } });
   const send = (user, key) => curl(`http://${user}:${key}@${gateway.ip}:1080`, `http://127.91.0.12:${site.address().port}/`);
 
-  async function everyLook(name, ready) {
-    for (const [theme, viewport, size] of LOOKS) {
-      await page.emulateMedia({ colorScheme: theme });
-      await page.setViewportSize(viewport);
-      await ready();
-      await inspect(page, `${name}-${size}-${theme}`);
-      await shoot(page, `${name}-${size}-${theme}`);
-    }
-    await page.setViewportSize(DESKTOP);
-    await page.emulateMedia({ colorScheme: "light" });
-  }
+  const everyLook = (name, ready) => inEveryLook(page, name, ready);
 
   it("creates the first key from the keyboard, and shows its secret once", async () => {
     await seen("No key yet");

@@ -2,12 +2,10 @@
 // the history, kept events, commands, links to a Why result, and the map.
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, it } from "node:test";
-import { DESKTOP, faultless, inspect, launch, open, shoot } from "./browser.js";
+import { DESKTOP, faultless, inEveryLook, inspect, launch, open, shoot } from "./browser.js";
 import { curl, demo, locked, stop } from "./gateway.js";
 
 const TOKEN = "a-token-for-the-overview-tests";
-const PHONE = { width: 320, height: 700 };
-const LOOKS = [["light", DESKTOP, "desktop"], ["dark", DESKTOP, "desktop"], ["light", PHONE, "320"], ["dark", PHONE, "320"]];
 
 describe("the overview", { concurrency: false }, () => {
   let browser;
@@ -32,17 +30,7 @@ describe("the overview", { concurrency: false }, () => {
 
   const seen = (text) => page.getByText(text).first().waitFor({ timeout: 20_000 });
 
-  async function everyLook(name, ready) {
-    for (const [theme, viewport, size] of LOOKS) {
-      await page.emulateMedia({ colorScheme: theme });
-      await page.setViewportSize(viewport);
-      await ready();
-      await inspect(page, `${name}-${size}-${theme}`);
-      await shoot(page, `${name}-${size}-${theme}`);
-    }
-    await page.setViewportSize(DESKTOP);
-    await page.emulateMedia({ colorScheme: "light" });
-  }
+  const everyLook = (name, ready) => inEveryLook(page, name, ready);
 
   it("shows what a starting gateway waits for, and becomes the overview by itself", async () => {
     // The private network is ready within seconds: these answers are written as the API writes them, until the test

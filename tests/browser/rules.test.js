@@ -3,12 +3,10 @@ import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { after, before, describe, it } from "node:test";
 import { EMPTY, fieldsOf, moved, placeOf, ruleOf } from "../../src/console/assets/rules.js";
-import { DESKTOP, faultless, inspect, launch, open, shoot } from "./browser.js";
+import { faultless, inEveryLook, inspect, launch, open } from "./browser.js";
 import { curl, locked, stop } from "./gateway.js";
 
 const TOKEN = "a-token-for-the-tests-of-rules";
-const NARROW = { width: 320, height: 700 };
-const LOOKS = [["light", DESKTOP, "desktop"], ["dark", DESKTOP, "desktop"], ["light", NARROW, "320"], ["dark", NARROW, "320"]];
 
 describe("the form of a rule", () => {
   it("reads back what it shows", () => {
@@ -65,17 +63,7 @@ describe("the rules of a route", { concurrency: false }, () => {
   const rule = (number) => dialog().getByRole("group", { name: `Rule ${number}`, exact: true });
   const send = () => Promise.all(sites.map((site) => curl(`http://shop:x@${gateway.ip}:1080`, `http://${site.address().address}:${site.address().port}/`)));
 
-  async function everyLook(name, ready) {
-    for (const [theme, viewport, size] of LOOKS) {
-      await page.emulateMedia({ colorScheme: theme });
-      await page.setViewportSize(viewport);
-      await ready();
-      await inspect(page, `${name}-${size}-${theme}`);
-      await shoot(page, `${name}-${size}-${theme}`);
-    }
-    await page.setViewportSize(DESKTOP);
-    await page.emulateMedia({ colorScheme: "light" });
-  }
+  const everyLook = (name, ready) => inEveryLook(page, name, ready);
 
   it("are added from the keyboard, and requests obey them", async () => {
     await page.getByText("No rule", { exact: true }).waitFor();
